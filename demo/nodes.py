@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Make, list and remove clusters of nodes on this machine.
+
+A node is a podman container with systemd and sshd, which Ansible cannot tell
+from a machine of its own. Several clusters can live side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+from localnodes import image
+from localnodes.cluster import Cluster
+from localnodes.host import Failure, Host
+
+CACHE = Path(__file__).resolve().parent.parent / ".cache" / "nodes"
+
+
+def group(text: str) -> tuple[list[str], int]:
+    """Group names and the number of nodes out of NAME[,NAME…]=COUNT."""
+    names, _, count = text.partition("=")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*(,[a-z][a-z0-9_]*)*", names) or not count.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not like worker=2 or ps,hdfs_namenode=1")
+    return names.split(","), int(count)
+
+
+def name(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: only small letters, digits and hyphens, at most 31")
+    return text
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    up = commands.add_parser("up", help="make or start what is missing, and write the inventory")
+    up.add_argument("--inventory", type=Path, required=True, metavar="FILE")
+    up.add_argument(
+        "--group", type=group, action="append", required=True, dest="groups", metavar="NAME[,NAME…]=COUNT",
+        help="nodes to have, called NAME-0, NAME-1, … after their first group",
+    )  # fmt: skip
+    up.add_argument("--memory", metavar="SIZE", help="limit of each new node, such as 4g; none by default")
+    up.add_argument("--install", action="store_true", help="install missing Debian packages first")
+
+    show = commands.add_parser("list", help="show the nodes")
+    show.add_argument("--json", action="store_true")
+
+    down = commands.add_parser("down", help="remove nodes, network, keys and inventory")
+    down.add_argument("--image", action="store_true", help="also the image and what was downloaded for it")
+
+    for command in (up, show, down):
+        command.add_argument("--cluster", type=name, default="deeptrain", metavar="NAME")
+    return parser.parse_args()
+
+
+def show(cluster: Cluster, as_json: bool) -> None:
+    nodes = [node.describe() for node in cluster.nodes()]
+    if as_json:
+        print(json.dumps(nodes, indent=2))
+        return
+    for node in nodes:
+        groups = ",".join(node["groups"])
+        print(f"{node['name']:<12} {groups:<20} {node['address']:<15} port {node['port']}  {node['state']}")
+
+
+def main() -> None:
+    options = arguments()
+    host = Host()
+    cluster = Cluster(host, options.cluster, CACHE)
+    if options.command == "up":
+        host.require_packages(options.install)
+        cluster.up(options.groups, options.memory, options.inventory.resolve())
+        show(cluster, as_json=False)
+    elif options.command == "list":
+        show(cluster, options.json)
+    else:
+        cluster.down()
+        if options.image:
+            image.remove(host, CACHE)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Failure as failure:
+        sys.exit(f"nodes.py: {failure}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -177,7 +177,8 @@ class Cluster:
             "--volume", f"{pip_cache}:{site.PIP_CACHE}",
             *(["--memory", memory] if memory else []),
             *self.host.run_options,
-            tag, "/sbin/init",
+            # Mounts must propagate as on a machine, or a service never sees its credentials.
+            tag, "sh", "-c", "mount --make-rshared / && exec /sbin/init",
         )  # fmt: skip
 
     def _welcome(self, node: Node) -> str:

@@ -48,13 +48,17 @@ def arguments() -> argparse.Namespace:
         help="nodes to have, called NAME-0, NAME-1, … after their first group",
     )  # fmt: skip
     up.add_argument("--memory", metavar="SIZE", help="limit of each new node, such as 4g; none by default")
-    up.add_argument("--install", action="store_true", help="install missing Debian packages first")
+
+    commands.add_parser("needs", help="name the Debian packages that this machine lacks")
 
     show = commands.add_parser("list", help="show the nodes")
     show.add_argument("--json", action="store_true")
 
     down = commands.add_parser("down", help="remove nodes, network, keys and inventory")
-    down.add_argument("--image", action="store_true", help="also the image and what was downloaded for it")
+    down.add_argument(
+        "--everything", action="store_true",
+        help="all clusters of this directory, the image, and what was downloaded for them",
+    )  # fmt: skip
 
     for command in (up, show, down):
         command.add_argument("--cluster", type=name, default="deeptrain", metavar="NAME")
@@ -74,17 +78,22 @@ def show(cluster: Cluster, as_json: bool) -> None:
 def main() -> None:
     options = arguments()
     host = Host()
+    if options.command == "needs":
+        print(*host.missing_packages())
+        return
     cluster = Cluster(host, options.cluster, CACHE)
     if options.command == "up":
-        host.require_packages(options.install)
+        host.check()
         cluster.up(options.groups, options.memory, options.inventory.resolve())
         show(cluster, as_json=False)
     elif options.command == "list":
         show(cluster, options.json)
+    elif options.everything:
+        for state in CACHE.glob("clusters/*"):
+            Cluster(host, state.name, CACHE).down()
+        image.remove(host, CACHE)
     else:
         cluster.down()
-        if options.image:
-            image.remove(host, CACHE)
 
 
 if __name__ == "__main__":

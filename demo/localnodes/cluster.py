@@ -65,7 +65,7 @@ class Cluster:
     def nodes(self) -> list[Node]:
         """All nodes there are, running or not, in the order of their groups and numbers."""
         found = []
-        for container in self._containers("--format", "json"):
+        for container in self._containers():
             labels, ports = container["Labels"], container["Ports"] or [{}]
             found.append(
                 Node(
@@ -81,10 +81,15 @@ class Cluster:
 
     def up(self, groups: list[tuple[list[str], int]], memory: str | None, file: Path) -> None:
         """Make what is missing, start what is stopped, and write the inventory when all answer."""
+        nodes = self.nodes()
+        if nodes and not self.key.exists():
+            raise Failure(
+                f"There is a cluster {self.name} that was not made from this directory: "
+                f"take another --cluster, or remove it with `nodes.py down --cluster {self.name}`."
+            )
         tag = image.ensure(self.host, self.cache)
         self._make_key()
         self._make_network()
-        nodes = self.nodes()
         there = {node.name for node in nodes}
         addresses = self._free_addresses([node.address for node in nodes])
         for names, count in groups:
@@ -109,26 +114,21 @@ class Cluster:
 
     def down(self) -> None:
         """Remove all that `up` made, but for the image."""
-        containers = [container["Id"] for container in self._containers("--format", "json")]
+        containers = [container["Id"] for container in self._containers()]
         if containers:
             self.host.podman("rm", "--force", "--time", "0", *containers)
-        if self._network():
+        if self._has_network():
             self.host.podman("network", "rm", self.name)
         for file in self._inventories():
             Path(file).unlink(missing_ok=True)
         if self.state.exists():
             shutil.rmtree(self.state)
 
-    def _containers(self, *options: str) -> list[dict]:
-        listed = self.host.podman("ps", "--all", "--filter", f"label={LABEL}={self.name}", *options)
-        return json.loads(listed or "[]") or []
+    def _containers(self) -> list[dict]:
+        return self.host.podman_list("ps", "--all", "--filter", f"label={LABEL}={self.name}")
 
-    def _network(self) -> list[dict]:
-        return [
-            network
-            for network in self.host.podman_json("network", "ls", "--filter", f"label={LABEL}={self.name}")
-            if network.get("name", network.get("Name")) == self.name
-        ]
+    def _has_network(self) -> bool:
+        return bool(self.host.podman_list("network", "ls", "--filter", f"label={LABEL}={self.name}"))
 
     def _inventories(self) -> list[str]:
         file = self.state / "inventories.json"
@@ -142,7 +142,7 @@ class Cluster:
             )
 
     def _make_network(self) -> None:
-        if not self._network():
+        if not self._has_network():
             self.host.podman(
                 "network", "create", "--label", f"{LABEL}={self.name}",
                 "--opt", f"mtu={self.host.mtu}", self.name,

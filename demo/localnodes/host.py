@@ -56,10 +56,18 @@ class Host:
         return done
 
     def podman(self, *arguments: str, **options) -> str:
+        """Run podman; returns what it prints."""
         return self.root("podman", *self._engine, *arguments, **options).stdout.strip()
 
-    def podman_json(self, *arguments: str) -> list[dict]:
+    def podman_list(self, *arguments: str) -> list[dict]:
+        """What one of podman's listings says; nothing where there is no podman."""
+        if not self.has_podman:
+            return []
         return json.loads(self.podman(*arguments, "--format", "json") or "[]") or []
+
+    @cached_property
+    def has_podman(self) -> bool:
+        return find("podman") is not None
 
     @cached_property
     def _unified_cgroups(self) -> bool:
@@ -105,26 +113,19 @@ class Host:
         return 1500
 
     def missing_packages(self) -> list[str]:
+        """The Debian packages that nodes need and this machine lacks."""
         needs = dict(NEEDS)
         if not self._unified_cgroups:
             needs["runc"] = "runc"
         return [package for program, package in needs.items() if not find(program)]
 
-    def require_packages(self, install: bool) -> None:
-        """Fail naming the packages that are missing, or install them."""
+    def check(self) -> None:
+        """Fail, naming the fix, when nodes cannot be made here."""
         missing = self.missing_packages()
-        if missing and not install:
-            raise Failure(
-                "Missing Debian packages; add --install, or run: "
-                f"apt-get install --no-install-recommends {' '.join(missing)}"
-            )
         if missing:
-            print(f"Installing {' '.join(missing)}", flush=True)
-            self.root("apt-get", "update")
-            self.root(
-                "env", "DEBIAN_FRONTEND=noninteractive",
-                "apt-get", "install", "-y", "--no-install-recommends", *missing,
+            raise Failure(
+                f"Missing Debian packages: apt-get install --no-install-recommends {' '.join(missing)}"
             )
         version = self.podman("version", "--format", "{{.Client.Version}}")
         if int(version.split(".")[0]) < 4:
-            raise Failure(f"podman {version} is too old for named networks with DNS; 4.0 or newer is needed.")
+            raise Failure(f"podman {version} cannot give nodes addresses of their own; 4.0 or newer is needed.")

@@ -44,11 +44,12 @@ def ensure(host: Host, cache: Path) -> str:
 
 
 def remove(host: Host, cache: Path) -> None:
-    """Remove all of our images, and what was downloaded for nodes."""
-    images = host.podman("images", "--quiet", "--no-trunc", NAME).split()
-    if images:
-        host.podman("rmi", *dict.fromkeys(images))
-    host.root("rm", "-rf", str(cache))
+    """Remove what was downloaded for nodes, and our images, but for those that other nodes still use."""
+    for image in {image["Id"] for image in host.podman_list("images", NAME)}:
+        if not host.podman("ps", "--all", "--quiet", "--filter", f"ancestor={image}"):
+            host.podman("rmi", image)
+    if cache.exists():
+        host.root("rm", "-rf", str(cache))
 
 
 def _exists(host: Host, image: str) -> bool:

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Filter deeptrain.cluster.cluster_hosts; its documentation is in cluster_hosts.yml."""
+
 from __future__ import annotations
 
 from ansible.errors import AnsibleFilterError
-
 from ansible_collections.deeptrain.cluster.plugins.module_utils import topology as pure
 
 

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Filter deeptrain.cluster.program_options; its documentation is in program_options.yml."""
+
 from __future__ import annotations
 
 import re
@@ -26,7 +27,9 @@ def _joined(name, values):
     texts = [_text(name, value) for value in values]
     for text in texts:
         if "," in text:
-            raise AnsibleFilterError(f"option {name} has an item with a comma, {text!r}: items of a list are joined by commas")
+            raise AnsibleFilterError(
+                f"option {name} has an item with a comma, {text!r}: items of a list are joined by commas"
+            )
     return ",".join(texts)
 
 

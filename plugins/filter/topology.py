@@ -2,15 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Filter deeptrain.cluster.topology; its documentation is in topology.yml."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from jinja2 import Undefined, UndefinedError
-
 from ansible.errors import AnsibleFilterError, AnsibleUndefinedVariable
-
 from ansible_collections.deeptrain.cluster.plugins.module_utils import topology as pure
+from jinja2 import Undefined, UndefinedError
 
 
 def _plain(value):

@@ -7,6 +7,7 @@ Pure functions over plain data; the filters and the module are thin wrappers.
 Nothing else in the collection knows of group aliases, of the Infrastructure
 Manager's variables, or of which names are legal host names.
 """
+
 from __future__ import annotations
 
 import ipaddress
@@ -144,7 +145,10 @@ def topology(groups, hostvars, ports=None, hdfs_port=None, hdfs_http_port=None):
     for host in found["hdfs_datanode"]:
         hosts[host]["datanode"] = True
     host_ports = {
-        host: {**default_ports, **_ports(_value(host, variables[host], "deeptrain_ports"), f"deeptrain_ports of host {host}")}
+        host: {
+            **default_ports,
+            **_ports(_value(host, variables[host], "deeptrain_ports"), f"deeptrain_ports of host {host}"),
+        }
         for host in everyone
     }
     cluster = {}
@@ -212,7 +216,9 @@ def tf_config(cluster, task_type, index):
             raise TopologyError(f"{name} has no address: give at least one")
         for number, address in enumerate(addresses):
             if address in seen:
-                raise TopologyError(f"{seen[address]} and {name} {number} have the same address {address}: give each its own")
+                raise TopologyError(
+                    f"{seen[address]} and {name} {number} have the same address {address}: give each its own"
+                )
             seen[address] = f"{name} {number}"
     if len(cluster["chief"]) > 1:
         raise TopologyError(f"chief has {len(cluster['chief'])} addresses: give exactly one")
@@ -261,7 +267,10 @@ def _value(host, variables, name):
     """Return a host variable; None when it is missing or empty."""
     value = variables.get(name)
     if value is UNDEFINED or (isinstance(value, str) and "{{" in value):
-        raise TopologyError(f"{name} of host {host} refers to a variable that is not defined: define that one, or give {name} a plain value")
+        raise TopologyError(
+            f"{name} of host {host} refers to a variable that is not defined: "
+            f"define that one, or give {name} a plain value"
+        )
     return None if value == "" else value
 
 
@@ -310,11 +319,7 @@ def _check_loopback(addresses):
 
 
 def _legal_name(name):
-    return (
-        _LABEL.fullmatch(name) is not None
-        and _NUMBER.fullmatch(name) is None
-        and name != "localhost"
-    )
+    return _LABEL.fullmatch(name) is not None and _NUMBER.fullmatch(name) is None and name != "localhost"
 
 
 def _names(found, variables):
@@ -328,7 +333,7 @@ def _names(found, variables):
                 names[host] = str(candidate).lower()
                 break
         else:
-            label, dot, rest = host.lower().partition(".")
+            label, dot, _domain = host.lower().partition(".")
             if dot and _ip(host) is None and _legal_name(label):
                 first_labels.setdefault(label, []).append(host)
     taken = set(names.values())
@@ -379,7 +384,10 @@ def _check_clashes(hosts, rpc, http):
     for host, node in hosts.items():
         listeners = [(task["port"], f"{task['type']} {task['index']}", "deeptrain_ports") for task in node["tasks"]]
         if node["namenode"]:
-            listeners += [(rpc, "the NameNode's RPC", "deeptrain_hdfs_port"), (http, "the NameNode's HTTP", "deeptrain_hdfs_http_port")]
+            listeners += [
+                (rpc, "the NameNode's RPC", "deeptrain_hdfs_port"),
+                (http, "the NameNode's HTTP", "deeptrain_hdfs_http_port"),
+            ]
         if node["datanode"]:
             listeners += [(port, "the DataNode", None) for port in DATANODE_PORTS]
         for port, what, variable in listeners:
@@ -393,7 +401,8 @@ def _check_clashes(hosts, rpc, http):
                     f"{other} and {what} of host {host} are both on port {port}: "
                     f"give one of them another port in {variable or other_variable}"
                 )
-            fix = f"or another port in {variable or other_variable}" if variable or other_variable else "or leave one of them out of the DataNodes by a group hdfs_datanode"
+            variable = variable or other_variable
+            fix = f"or another port in {variable}" if variable else "or leave one of them out of a group hdfs_datanode"
             raise TopologyError(
                 f"{other} of host {other_host} and {what} of host {host} are both on {_bracketed(node['address'])}:{port}: "
                 f"give one of the hosts its own deeptrain_address, {fix}"

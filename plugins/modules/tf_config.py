@@ -3,6 +3,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Module deeptrain.cluster.tf_config."""
+
 from __future__ import annotations
 
 DOCUMENTATION = r"""
@@ -84,7 +85,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 tf_config:
-  description: TF_CONFIG as a dictionary.
+  description: TF_CONFIG as a dictionary; the environment variable wants it as C({{ result.tf_config | to_json }}).
   type: dict
   returned: success
   sample:
@@ -93,16 +94,9 @@ tf_config:
       ps: ["10.0.0.10:2223"]
       worker: ["10.0.0.12:2224", "10.0.0.13:2300"]
     task: {type: worker, index: 1}
-json:
-  description: The same as JSON, which is what the environment variable C(TF_CONFIG) holds.
-  type: str
-  returned: success
 """
 
-import json
-
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.deeptrain.cluster.plugins.module_utils.topology import (
     ALIASES,
     DEFAULT_PORTS,
@@ -138,7 +132,7 @@ def main():
         result = tf_config(cluster, given["type"], given["index"])
     except TopologyError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=False, tf_config=result, json=json.dumps(result))
+    module.exit_json(changed=False, tf_config=result)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import pytest
-
 from ansible.errors import AnsibleFilterError
-
-from ansible_collections.deeptrain.cluster.plugins.filter import cluster_hosts, tf_config, topology
+from ansible_collections.deeptrain.cluster.plugins.filter import (
+    cluster_hosts,
+    tf_config,
+    topology,
+)
 
 GROUPS = {"ps": ["10.0.0.1"], "master": ["10.0.0.2"], "worker": ["10.0.0.3", "10.0.0.4"]}
 

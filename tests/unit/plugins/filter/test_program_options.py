@@ -6,10 +6,11 @@ from __future__ import annotations
 import argparse
 
 import pytest
-
 from ansible.errors import AnsibleFilterError
-
-from ansible_collections.deeptrain.cluster.plugins.filter.program_options import FilterModule, program_options
+from ansible_collections.deeptrain.cluster.plugins.filter.program_options import (
+    FilterModule,
+    program_options,
+)
 
 
 @pytest.mark.parametrize(

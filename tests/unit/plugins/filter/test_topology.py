@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
-from jinja2 import StrictUndefined
-
 from ansible.errors import AnsibleFilterError, AnsibleUndefinedVariable
-
-from ansible_collections.deeptrain.cluster.plugins.filter.topology import FilterModule, topology
+from ansible_collections.deeptrain.cluster.plugins.filter.topology import (
+    FilterModule,
+    topology,
+)
+from jinja2 import StrictUndefined
 
 GROUPS = {"ps": ["p"], "chief": ["c"], "worker": ["w"], "ungrouped": []}
 
@@ -42,7 +43,9 @@ class Lazy(Mapping):
 def hostvars(**changes):
     return Lazy(
         {
-            name: Lazy({"deeptrain_address": f"10.0.0.{number}", "secret": AssertionError("read"), **changes.get(name, {})})
+            name: Lazy(
+                {"deeptrain_address": f"10.0.0.{number}", "secret": AssertionError("read"), **changes.get(name, {})}
+            )
             for number, name in enumerate("pcw", 1)
         }
     )
@@ -61,7 +64,9 @@ def test_each_hosts_variables_are_fetched_once_and_only_what_is_needed():
 
 @pytest.mark.parametrize("value", [StrictUndefined(name="x"), AnsibleUndefinedVariable("x is undefined")])
 def test_an_undefined_address_is_named(value):
-    with pytest.raises(AnsibleFilterError, match="deeptrain_address of host w refers to a variable that is not defined"):
+    with pytest.raises(
+        AnsibleFilterError, match="deeptrain_address of host w refers to a variable that is not defined"
+    ):
         topology(GROUPS, hostvars(w={"deeptrain_address": value}))
 
 
@@ -72,7 +77,14 @@ def test_what_is_undefined_and_not_needed_does_no_harm(value):
 
 def test_hosts_without_variables():
     with pytest.raises(AnsibleFilterError, match="host w has no address"):
-        topology(GROUPS, {"p": {"deeptrain_address": "10.0.0.1"}, "c": {"deeptrain_address": "10.0.0.2"}, "w": StrictUndefined(name="w")})
+        topology(
+            GROUPS,
+            {
+                "p": {"deeptrain_address": "10.0.0.1"},
+                "c": {"deeptrain_address": "10.0.0.2"},
+                "w": StrictUndefined(name="w"),
+            },
+        )
 
 
 def test_mistakes_in_groups_are_filter_errors():

@@ -7,7 +7,6 @@ import json
 import time
 
 import pytest
-
 from ansible_collections.deeptrain.cluster.plugins.module_utils.topology import (
     UNDEFINED,
     TopologyError,
@@ -130,8 +129,7 @@ def test_illegal_names_give_way_to_group_and_index():
         "worker": ["10.0.0.3", "localhost", "12"],
         "hdfs_datanode": ["0x1f"],
     }
-    hostvars = {host: {"deeptrain_address": f"10.0.1.{number}"} for number, host in enumerate(sum(groups.values(), []), 1)}
-    result = topology(groups, hostvars)
+    result = topology(groups, nodes(*(host for hosts in groups.values() for host in hosts)))
     assert {host: node["name"] for host, node in result["hosts"].items()} == {
         "chief_0": "chief-0",
         "10.0.0.1_0": "ps-0",
@@ -245,7 +243,10 @@ def test_groups_that_are_fine(groups):
         ({"deeptrain_ports": {"master": 2222}}, ["deeptrain_ports of host w has master", "chief, ps, worker"]),
         ({"deeptrain_ports": 2224}, ["deeptrain_ports of host w must be a dictionary"]),
         ({"deeptrain_ports": {"worker": UNDEFINED}}, ["deeptrain_ports of host w", "worker"]),
-        ({"deeptrain_ports": {"worker": 9866}}, ["worker 0 and the DataNode of host w are both on port 9866", "deeptrain_ports"]),
+        (
+            {"deeptrain_ports": {"worker": 9866}},
+            ["worker 0 and the DataNode of host w are both on port 9866", "deeptrain_ports"],
+        ),
     ],
 )
 def test_host_variables_that_cannot_work(change, words):
@@ -260,7 +261,10 @@ def test_host_variables_that_cannot_work(change, words):
     [
         ({"deeptrain_hdfs_port": 9870}, ["NameNode's RPC and the NameNode's HTTP of host p", "port 9870"]),
         ({"deeptrain_hdfs_port": 2223}, ["ps 0 and the NameNode's RPC of host p", "deeptrain_hdfs_port"]),
-        ({"deeptrain_hdfs_http_port": 9864}, ["the NameNode's HTTP and the DataNode of host p", "deeptrain_hdfs_http_port"]),
+        (
+            {"deeptrain_hdfs_http_port": 9864},
+            ["the NameNode's HTTP and the DataNode of host p", "deeptrain_hdfs_http_port"],
+        ),
         ({"deeptrain_hdfs_port": "x"}, ["deeptrain_hdfs_port of host p is 'x'"]),
     ],
 )
@@ -381,7 +385,9 @@ def test_endpoints(text, expected):
     assert endpoint(text, 2222, "ps") == expected
 
 
-@pytest.mark.parametrize("text", ["", "10.0.0.1:", "10.0.0.1:x", "10.0.0.1:70000", "a b", "fd00::g", "[node]:1234", "http://a", "a:1:2"])
+@pytest.mark.parametrize(
+    "text", ["", "10.0.0.1:", "10.0.0.1:x", "10.0.0.1:70000", "a b", "fd00::g", "[node]:1234", "http://a", "a:1:2"]
+)
 def test_endpoints_that_are_none(text):
     with pytest.raises(TopologyError, match="^ps"):
         endpoint(text, 2222, "ps")

@@ -19,7 +19,6 @@ options:
   file:
     description: File to which the stages are written at the end, as a JSON object of seconds by stage.
     type: path
-    default: ""
     env:
       - name: DEEPTRAIN_STAGES_FILE
     ini:

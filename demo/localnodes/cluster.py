@@ -105,7 +105,7 @@ class Cluster:
         with ThreadPoolExecutor(max_workers=8) as pool:
             keys = list(pool.map(self._welcome, nodes))
         self.known_hosts.write_text(
-            "".join(f"[127.0.0.1]:{node.port} {key}\n" for node, key in zip(nodes, keys)), encoding="ascii"
+            "".join(f"[127.0.0.1]:{node.port} {key}\n" for node, key in zip(nodes, keys, strict=True)), encoding="ascii"
         )
         inventory.write(file, nodes, self.key, self.known_hosts)
         (self.state / "inventories.json").write_text(

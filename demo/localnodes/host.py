@@ -49,7 +49,7 @@ class Host:
     def root(self, *command: str, **options) -> subprocess.CompletedProcess:
         """Run a command as root. Its output is returned, and shown only when it fails."""
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
-        done = subprocess.run([*self.sudo, *command], **options)
+        done = subprocess.run([*self.sudo, *command], check=False, **options)
         if done.returncode:
             said = (done.stderr or done.stdout or "").strip()
             raise Failure(f"{' '.join(command[:4])} … failed:\n{said[-3000:]}")

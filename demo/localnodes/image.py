@@ -40,16 +40,25 @@ def ensure(host: Host, cache: Path) -> str:
             print("Building the nodes' image from Debian packages, about a minute", flush=True)
             _build(host, sources, packages, overlay, archive)
         host.podman("import", "--quiet", str(archive), image)
+        _remove_unused(host, but=image)
+        for old in set(cache.glob("*.tar")) - {archive}:
+            old.unlink()
         return image
 
 
 def remove(host: Host, cache: Path) -> None:
     """Remove what was downloaded for nodes, and our images, but for those that other nodes still use."""
-    for image in {image["Id"] for image in host.podman_list("images", NAME)}:
-        if not host.podman("ps", "--all", "--quiet", "--filter", f"ancestor={image}"):
-            host.podman("rmi", image)
+    _remove_unused(host)
     if cache.exists():
         host.root("rm", "-rf", str(cache))
+
+
+def _remove_unused(host: Host, but: str = "") -> None:
+    for found in host.podman_list("images", NAME):
+        names = set(found.get("Names") or []) - {but}
+        used = host.podman("ps", "--all", "--quiet", "--filter", f"ancestor={found['Id']}")
+        if names and not used:
+            host.podman("rmi", *names)
 
 
 def _exists(host: Host, image: str) -> bool:

@@ -22,7 +22,7 @@ PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 # What says how packages are reached, and nothing that says where they go.
 PIP_SETTINGS = {
     "index-url", "extra-index-url", "trusted-host", "proxy", "cert",
-    "default-timeout", "timeout", "retries", "disable-pip-version-check",
+    "default-timeout", "timeout", "retries",
 }  # fmt: skip
 APT_SETTINGS = re.compile(
     r'Acquire::(https?(::[\w.-]+)*|Retries|ForceIPv[46]|Check-Valid-Until|Check-Date) "[^"]'

@@ -13,6 +13,7 @@ from ansible.errors import AnsibleError
 from ansible.parsing.dataloader import DataLoader
 from ansible.playbook.play_context import PlayContext
 from ansible.playbook.task import Task
+from ansible.plugins import loader
 from ansible_collections.deeptrain.cluster.plugins.action.python_wheel import (
     ActionModule,
 )
@@ -54,8 +55,8 @@ def run(tmp_path, monkeypatch):
         task = Task()
         task.args = arguments
         connection = SimpleNamespace(become=None, _shell=SimpleNamespace(tmpdir=None))
-        plugins = SimpleNamespace(action_loader=copy)
-        return ActionModule(task, connection, PlayContext(), DataLoader(), None, plugins).run(task_vars={})
+        monkeypatch.setattr(loader.action_loader, "get", copy.get)
+        return ActionModule(task, connection, PlayContext(), DataLoader(), None, loader).run(task_vars={})
 
     return call
 

@@ -47,6 +47,7 @@ nodes: .cache/packages ## Make or start the nodes alone, and write inventories/l
 .PHONY: clean
 clean: ## Remove all that was made here: nodes, image, network, downloads, .venv (Debian packages stay)
 	@if command -v python3 >/dev/null; then python3 demo/nodes.py down --everything; fi
+	@find . -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf .venv .demo .cache $(INVENTORY)
 
 .cache/packages:
@@ -71,8 +72,8 @@ $(HADOOP): $(wildcard tools/hdfs_archive/*) | .cache/packages
 	@echo "Building the HDFS archive"
 	@python3 tools/hdfs_archive/build.py --maven-repository .cache/maven --output $@
 
-GO := env GOBIN=$(CURDIR)/.cache/bin GOPATH=$(CURDIR)/.cache/go GOCACHE=$(CURDIR)/.cache/go/build \
-	CGO_ENABLED=0 GOTOOLCHAIN=local GOFLAGS=-modcacherw .venv/bin/go
+GO := env GOBIN="$(CURDIR)/.cache/bin" GOPATH="$(CURDIR)/.cache/go" GOCACHE="$(CURDIR)/.cache/go/build" \
+	XDG_CONFIG_HOME="$(CURDIR)/.cache/go/config" CGO_ENABLED=0 GOTOOLCHAIN=local GOFLAGS=-modcacherw .venv/bin/go
 $(S3_SERVER): | $(VENV)
 	@echo "Building the S3 server, about a minute"
 	@$(GO) install -trimpath -ldflags='-s -w' github.com/versity/versitygw/cmd/versitygw@v1.8.0 2>.cache/go.log \

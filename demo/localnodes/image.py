@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import io
+import shlex
 import tarfile
 import tempfile
 from contextlib import contextmanager
@@ -99,8 +100,8 @@ def _build(host: Host, sources: list[str], packages: list[str], overlay: bytes, 
             '--aptopt=Dir::Etc::netrcparts "/etc/apt/auth.conf.d"',
             # A node that is thrown away needs no fsync for each file.
             "--dpkgopt=force-unsafe-io",
-            f"--customize-hook=tar-in {extra} /",
-            f"--customize-hook={RECIPE / 'customize.sh'} \"$1\"",
+            f"--customize-hook=tar-in {shlex.quote(str(extra))} /",
+            f"--customize-hook={shlex.quote(str(RECIPE / 'customize.sh'))} \"$1\"",
             "", str(partial), "-",
             input="".join(f"{line}\n" for line in sources),
         )  # fmt: skip

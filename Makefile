@@ -19,8 +19,6 @@ S3_SERVER := .cache/bin/versitygw
 export LC_ALL := C.UTF-8
 export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# Runs a command with .venv's programs and the S3 server's credentials, which stay out of argv.
-RUN := set -a; if [ -f .demo/s3.env ]; then . ./.demo/s3.env; fi; PATH="$(CURDIR)/.venv/bin:$$PATH"
 
 .PHONY: help
 help: ## Show this text
@@ -31,10 +29,10 @@ help: ## Show this text
 demo: ## Train on five nodes of this machine; the model lands in an S3 server on one of them
 	@mkdir -p -m 0700 .demo && date +%s >.demo/started
 	@$(MAKE) --no-print-directory --jobs=3 prepare
-	@$(RUN); ansible-playbook demo/s3.yml
-	@$(RUN); python demo/dataset.py --upload
-	@$(RUN); DEEPTRAIN_STAGES_FILE=.demo/stages.json ansible-playbook playbooks/site.yml
-	@$(RUN); python demo/summary.py
+	@demo/run.sh ansible-playbook demo/s3.yml
+	@demo/run.sh python demo/dataset.py --upload
+	@DEEPTRAIN_STAGES_FILE=.demo/stages.json demo/run.sh ansible-playbook playbooks/site.yml
+	@demo/run.sh python demo/summary.py
 
 # Independent of each other but for the packages, and done side by side.
 .PHONY: prepare

@@ -78,9 +78,16 @@ def _mirror(uri: str) -> str:
 
 
 def _keyring(entry: str) -> str:
-    """File of the key that a source names, "" when it names none."""
-    text = Path(entry.rpartition(":")[0]).read_text(encoding="utf-8")
-    named = re.search(r"(?i)\bsigned-by\s*[:=]\s*(/[^\s\],]+)", text)
+    """File of the key that a source names, "" when it names none.
+
+    `entry` is FILE:NUMBER, of a line in a .list file and of a stanza in a .sources file.
+    """
+    file, _, number = entry.rpartition(":")
+    lines = Path(file).read_text(encoding="utf-8").splitlines()
+    if file.endswith(".sources"):
+        stanzas = "\n".join(line for line in lines if not line.startswith("#")).strip()
+        lines = re.split(r"\n\s*\n", stanzas)
+    named = re.search(r"(?i)\bsigned-by\s*[:=]\s*(/[^\s\],]+)", lines[int(number) - 1])
     return named[1] if named else ""
 
 
@@ -120,7 +127,7 @@ def pip_settings() -> str:
             bundle = CA_BUNDLE
         if bundle:
             settings["cert"] = bundle
-    proxy = proxies().get("https_proxy")
+    proxy = proxies().get("https_proxy") or proxies().get("http_proxy")
     if proxy:
         settings.setdefault("proxy", proxy)
     settings["cache-dir"] = PIP_CACHE

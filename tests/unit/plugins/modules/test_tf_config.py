@@ -4,38 +4,13 @@
 from __future__ import annotations
 
 import pytest
-from ansible.module_utils import basic
 from ansible_collections.deeptrain.cluster.plugins.modules import tf_config
 
 
-class Ended(Exception):
-    """The module's end, with what it returned."""
-
-
-@pytest.fixture
-def run(monkeypatch):
-    """Return a function that runs the module's main() and gives what it returned."""
-
-    def end(module, **result):
-        raise Ended(result)
-
-    def fail(module, msg, **result):
-        raise Ended({"failed": True, "msg": msg, **result})
-
-    monkeypatch.setattr(basic.AnsibleModule, "exit_json", end)
-    monkeypatch.setattr(basic.AnsibleModule, "fail_json", fail)
-
-    def call(**arguments):
-        monkeypatch.setattr(basic, "_load_params", lambda: arguments)
-        with pytest.raises(Ended) as caught:
-            tf_config.main()
-        return caught.value.args[0]
-
-    return call
-
-
-def test_addresses_get_the_default_ports(run):
-    result = run(chief="10.0.0.1", ps=["10.0.0.2"], worker=["10.0.0.3", "10.0.0.4:2300"], type="worker", index=1)
+def test_addresses_get_the_default_ports(run_module):
+    result = run_module(
+        tf_config, chief="10.0.0.1", ps=["10.0.0.2"], worker=["10.0.0.3", "10.0.0.4:2300"], type="worker", index=1
+    )
     assert result["changed"] is False
     assert result["tf_config"] == {
         "cluster": {"chief": ["10.0.0.1:2222"], "ps": ["10.0.0.2:2223"], "worker": ["10.0.0.3:2224", "10.0.0.4:2300"]},
@@ -43,8 +18,8 @@ def test_addresses_get_the_default_ports(run):
     }
 
 
-def test_ports_may_be_partial(run):
-    result = run(master="a", ps=["b"], worker=["c"], ports={"ps": 3000}, type="master")
+def test_ports_may_be_partial(run_module):
+    result = run_module(tf_config, master="a", ps=["b"], worker=["c"], ports={"ps": 3000}, type="master")
     assert result["tf_config"]["cluster"] == {"chief": ["a:2222"], "ps": ["b:3000"], "worker": ["c:2224"]}
     assert result["tf_config"]["task"] == {"type": "chief", "index": 0}
 
@@ -59,7 +34,7 @@ def test_ports_may_be_partial(run):
         ({"ports": {"ps": 70000}}, "ps: the port of b is 70000"),
     ],
 )
-def test_mistakes_are_named(run, change, words):
-    result = run(**{"chief": "a", "ps": ["b"], "worker": ["c"], "type": "worker", **change})
+def test_mistakes_are_named(run_module, change, words):
+    result = run_module(tf_config, **{"chief": "a", "ps": ["b"], "worker": ["c"], "type": "worker", **change})
     assert result["failed"] is True
     assert words in result["msg"]

@@ -1,0 +1,101 @@
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The few calls of WebHDFS that need the NameNode alone."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from urllib.error import HTTPError
+from urllib.parse import quote, urlencode
+
+from ansible.module_utils.urls import open_url
+
+
+class WebHdfsError(Exception):
+    """A call failed; the message says at which NameNode, and why.
+
+    `exception` is the Java exception's name where the NameNode gave one.
+    """
+
+    def __init__(self, message, exception=None):
+        super().__init__(message)
+        self.exception = exception
+
+
+class WebHdfs:
+    """HDFS over its NameNode's HTTP port, as one user; each call may take `timeout` seconds."""
+
+    def __init__(self, url, user, timeout):
+        self._url = url.rstrip("/")
+        self._user = user
+        self._timeout = timeout
+
+    def status(self, path):
+        """Return the FileStatus of a path, or None when there is nothing."""
+        try:
+            return self._call("GET", path, "GETFILESTATUS")["FileStatus"]
+        except WebHdfsError as error:
+            if error.exception == "FileNotFoundException":
+                return None
+            raise
+
+    def make_directory(self, path, permission="755"):
+        """Make a directory, and with the same permission what is missing above it."""
+        if not self._call("PUT", path, "MKDIRS", permission=permission)["boolean"]:
+            raise WebHdfsError(f"the NameNode at {self._url} did not make {path}")
+
+    def set_owner(self, path, **names):
+        """Set owner, group or both."""
+        self._call("PUT", path, "SETOWNER", **names)
+
+    def set_permission(self, path, permission):
+        """Set the permission, octal digits."""
+        self._call("PUT", path, "SETPERMISSION", permission=permission)
+
+    def delete(self, path, recursive):
+        """Delete a path; a directory that is not empty only when `recursive`."""
+        self._call("DELETE", path, "DELETE", recursive="true" if recursive else "false")
+
+    def _call(self, method, path, operation, **parameters):
+        query = urlencode({"op": operation, "user.name": self._user, **parameters})
+        try:
+            with open_url(
+                f"{self._url}/webhdfs/v1{quote(path)}?{query}",
+                method=method,
+                timeout=self._timeout,
+                # The NameNode is in the nodes' own network.
+                use_proxy=False,
+            ) as answer:
+                body = answer.read()
+        except HTTPError as error:
+            raise self._refusal(error) from None
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            raise WebHdfsError(
+                f"cannot reach the NameNode at {self._url} ({reason}): "
+                "see that it runs, and that namenode_url is its HTTP address"
+            ) from None
+        if not body:
+            return {}
+        try:
+            return json.loads(body)
+        except ValueError:
+            raise WebHdfsError(self._foreign("its answer is no JSON")) from None
+
+    def _refusal(self, error):
+        """Return the error that an HTTP error stands for."""
+        try:
+            remote = json.loads(error.read())["RemoteException"]
+            name, message = remote["exception"], remote["message"]
+        except (ValueError, KeyError, TypeError, OSError, http.client.HTTPException):
+            return WebHdfsError(self._foreign(f"it answers {error.code} {error.reason}"))
+        first_line = message.partition("\n")[0]
+        return WebHdfsError(f"the NameNode at {self._url} refuses: {first_line} ({name})", name)
+
+    def _foreign(self, what):
+        return (
+            f"{self._url} does not speak WebHDFS ({what}): "
+            "set namenode_url to the NameNode's HTTP address, http://HOST:9870"
+        )

@@ -11,6 +11,7 @@ from a machine of its own. Several clusters can live side by side.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import re
 import sys
@@ -66,13 +67,12 @@ def arguments() -> argparse.Namespace:
 
 
 def show(cluster: Cluster, as_json: bool) -> None:
-    nodes = [node.describe() for node in cluster.nodes()]
+    nodes = cluster.nodes()
     if as_json:
-        print(json.dumps(nodes, indent=2))
+        print(json.dumps([dataclasses.asdict(node) for node in nodes], indent=2))
         return
     for node in nodes:
-        groups = ",".join(node["groups"])
-        print(f"{node['name']:<12} {groups:<20} {node['address']:<15} port {node['port']}  {node['state']}")
+        print(f"{node.name:<12} {','.join(node.groups):<20} {node.address:<15} port {node.port}  {node.state}")
 
 
 def main() -> None:

@@ -12,6 +12,10 @@ chroot "$root" usermod --password '*' admin
 rm -f "$root"/etc/ssh/ssh_host_*
 : >"$root/etc/machine-id"
 
+# Where sshd is started by a socket, there is none to answer until somebody calls.
+chroot "$root" systemctl --quiet disable ssh.socket
+chroot "$root" systemctl --quiet enable ssh.service
+
 # Nothing may take apt's lock while Ansible wants it.
 chroot "$root" systemctl mask --quiet apt-daily.timer apt-daily-upgrade.timer \
     dpkg-db-backup.timer e2scrub_all.timer fstrim.timer

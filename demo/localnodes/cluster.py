@@ -40,16 +40,6 @@ class Node:
     state: str
     container: str
 
-    def describe(self) -> dict:
-        return {
-            "name": self.name,
-            "groups": list(self.groups),
-            "address": self.address,
-            "port": self.port,
-            "state": self.state,
-            "container": self.container,
-        }
-
 
 class Cluster:
     """The nodes of one name; all that is known of them is asked of podman."""
@@ -63,7 +53,7 @@ class Cluster:
         self.known_hosts = self.state / "known_hosts"
 
     def nodes(self) -> list[Node]:
-        """All nodes there are, running or not, in the order of their groups and numbers."""
+        """All nodes there are, running or not, in the order in which they were made."""
         found = []
         for container in self._containers():
             labels, ports = container["Labels"], container["Ports"] or [{}]

@@ -123,9 +123,7 @@ class Host:
         """Fail, naming the fix, when nodes cannot be made here."""
         missing = self.missing_packages()
         if missing:
-            raise Failure(
-                f"Missing Debian packages: apt-get install --no-install-recommends {' '.join(missing)}"
-            )
+            raise Failure(f"Missing Debian packages: apt-get install --no-install-recommends {' '.join(missing)}")
         version = self.podman("version", "--format", "{{.Client.Version}}")
         if int(version.split(".")[0]) < 4:
             raise Failure(f"podman {version} cannot give nodes addresses of their own; 4.0 or newer is needed.")

@@ -69,9 +69,7 @@ def _exists(host: Host, image: str) -> bool:
 def _overlay(settings: dict[str, bytes]) -> bytes:
     """A tar archive, the same for the same content, of this machine's settings and our own files."""
     ours = RECIPE / "root"
-    content = settings | {
-        f"/{path.relative_to(ours)}": path.read_bytes() for path in ours.rglob("*") if path.is_file()
-    }
+    content = settings | {f"/{path.relative_to(ours)}": path.read_bytes() for path in ours.rglob("*") if path.is_file()}
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
         for path, data in sorted(content.items()):

@@ -24,9 +24,7 @@ PIP_SETTINGS = {
     "index-url", "extra-index-url", "trusted-host", "proxy", "cert",
     "default-timeout", "timeout", "retries",
 }  # fmt: skip
-APT_SETTINGS = re.compile(
-    r'Acquire::(https?(::[\w.-]+)*|Retries|ForceIPv[46]|Check-Valid-Until|Check-Date) "[^"]'
-)
+APT_SETTINGS = re.compile(r'Acquire::(https?(::[\w.-]+)*|Retries|ForceIPv[46]|Check-Valid-Until|Check-Date) "[^"]')
 
 
 def proxies() -> dict[str, str]:
@@ -116,9 +114,7 @@ def pip_settings() -> str:
         for name, value in parser.items(section)
     }
     settings |= {
-        name[4:].lower().replace("_", "-"): value
-        for name, value in os.environ.items()
-        if name.startswith("PIP_")
+        name[4:].lower().replace("_", "-"): value for name, value in os.environ.items() if name.startswith("PIP_")
     }
     settings = {name: value for name, value in settings.items() if name in PIP_SETTINGS and value}
     if "cert" not in settings:
@@ -142,9 +138,7 @@ def pip_settings() -> str:
 def files(host: Host) -> dict[str, bytes]:
     """Contents of the files, by their path on the node, that make it reach what this machine reaches."""
     apt, pip = apt_settings(), pip_settings()
-    environment = "".join(
-        f"{key}={value}\n" for name, value in proxies().items() for key in (name, name.upper())
-    )
+    environment = "".join(f"{key}={value}\n" for name, value in proxies().items() for key in (name, name.upper()))
     found = {
         "/etc/apt/apt.conf.d/80host": apt.encode(),
         "/etc/pip.conf": pip.encode(),

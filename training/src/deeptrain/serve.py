@@ -18,6 +18,8 @@ import subprocess
 import sys
 import time
 
+from deeptrain.train import task_environment
+
 POLL_SECONDS = 0.2
 
 
@@ -61,8 +63,6 @@ def serve(command: list[str], environment: dict[str, str], address: tuple[str, i
 
 def main(config_file: str) -> int:
     """Reads the server's configuration, as role tensorflow writes it, and serves."""
-    from deeptrain.train import task_environment
-
     with open(config_file, encoding="utf-8") as file:
         config = json.load(file)
     environment = task_environment(config)

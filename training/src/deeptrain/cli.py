@@ -1,0 +1,39 @@
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command ``deeptrain``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from deeptrain import job
+
+# Kind of job → what it does; the module is imported when it is asked for.
+JOBS = {
+    "check": "see that S3 can be read and written",
+    "stage": "bring the data from S3 to HDFS",
+    "train": "run the chief's training command",
+    "export": "upload the model to S3 and verify it",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="deeptrain", description="What runs on the nodes of a deeptrain.cluster.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for kind, text in JOBS.items():
+        command = commands.add_parser(kind, help=text)
+        command.add_argument("--job", required=True, metavar="DIRECTORY", help="the job's directory, with its config.json")
+    serve = commands.add_parser("serve", help="run the training command of a parameter server or a worker")
+    serve.add_argument("--config", required=True, metavar="FILE", help="the server's configuration")
+    options = parser.parse_args(arguments)
+    if options.command == "serve":
+        return importlib.import_module("deeptrain.serve").main(options.config)
+    module = importlib.import_module(f"deeptrain.{options.command}")
+    return job.run(options.job, getattr(module, options.command))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

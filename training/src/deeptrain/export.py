@@ -1,0 +1,156 @@
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Uploads what a training left for export, verifies it, and writes the manifest last."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import botocore.exceptions
+
+from deeptrain import manifest, s3
+from deeptrain.hdfs import CHUNK_BYTES, Hdfs
+from deeptrain.job import BadInput, Job, JobError, Outcome
+
+MANIFEST = "manifest.json"
+PARALLEL = 4
+
+
+def local_files(directory: Path) -> dict[str, Path]:
+    """The files below a directory by their relative paths; refuses one that holds none."""
+    found = {path.relative_to(directory).as_posix(): path for path in sorted(directory.rglob("*")) if path.is_file()}
+    if not found:
+        raise BadInput(f"{directory} holds nothing to export: run train.yml, whose command must leave the model in DEEPTRAIN_EXPORT_DIR")
+    return found
+
+
+def _digest(chunks) -> tuple[int, str]:
+    length, digest = 0, hashlib.sha256()
+    for chunk in chunks:
+        length += len(chunk)
+        digest.update(chunk)
+    return length, digest.hexdigest()
+
+
+def _file_chunks(path: Path):
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+
+
+class Export:
+    """One run's export to its prefix."""
+
+    def __init__(self, job: Job):
+        self.job = job
+        self.source = Path(job.config["source"])
+        self.url = job.config["target"].rstrip("/")
+        self.settings = job.config["s3"]
+        self.bucket, self.prefix = s3.split_url(self.url, "deeptrain_export_url")
+        self.client = s3.connect(self.settings, job.credentials("s3"))
+
+    def explained(self):
+        return s3.explained(self.url, "deeptrain_export_url", self.settings)
+
+    def key(self, name: str) -> str:
+        return f"{self.prefix}/{name}"
+
+    def run(self) -> Outcome:
+        began = time.monotonic()
+        files = local_files(self.source)
+        total = sum(path.stat().st_size for path in files.values())
+        done = 0
+        entries = []
+        self.job.progress.report("upload", 0, total, "bytes")
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            for entry in pool.map(lambda item: self._upload(*item), files.items()):
+                entries.append(entry)
+                done += entry["length"]
+                self.job.progress.report("upload", done, total, "bytes")
+        document = self._manifest(entries)
+        content = (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
+        with self.explained():
+            self.client.put_object(Bucket=self.bucket, Key=self.key(MANIFEST), Body=content, ContentType="application/json")
+            stored = self.client.get_object(Bucket=self.bucket, Key=self.key(MANIFEST))["Body"].read()
+        if stored != content:
+            raise JobError(f"{self.url}/{MANIFEST} reads otherwise than it was written: start the export again")
+        return Outcome(
+            summary={
+                "model_uri": document["model_uri"],
+                "manifest_uri": f"{self.url}/{MANIFEST}",
+                "manifest_sha256": hashlib.sha256(content).hexdigest(),
+                "files": len(entries),
+                "bytes": total,
+                "seconds": time.monotonic() - began,
+            }
+        )
+
+    def _upload(self, name: str, path: Path) -> dict:
+        """Uploads a file and reads it back."""
+        self.job.check_stop()
+        length, sha256 = _digest(_file_chunks(path))
+        with self.explained():
+            try:
+                self.client.upload_file(str(path), self.bucket, self.key(name))
+            except botocore.exceptions.ClientError:
+                raise
+            except Exception as error:
+                # boto3 wraps what happened in an error of its own.
+                raise error.__cause__ or error.__context__ or error from None
+            body = self.client.get_object(Bucket=self.bucket, Key=self.key(name))["Body"]
+            stored = _digest(iter(lambda: body.read(CHUNK_BYTES), b""))
+        if stored != (length, sha256):
+            raise JobError(f"{self.url}/{name} reads otherwise than it was written: start the export again")
+        return {"path": name, "length": length, "sha256": sha256}
+
+    def _manifest(self, entries: list[dict]) -> dict:
+        try:
+            metrics = json.loads((self.source / "metrics.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            metrics = {}
+        settings = self.job.settings
+        return {
+            "version": 1,
+            "run": self.job.config["run"],
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "model_uri": f"{self.url}/saved_model" if any(item["path"].startswith("saved_model/") for item in entries) else self.url,
+            "events_url": settings.get("events_url"),
+            "files": entries,
+            "metrics": metrics,
+            "parameters": settings.get("parameters") or metrics.get("parameters", {}),
+            "versions": {
+                "deeptrain": importlib.metadata.version("deeptrain"),
+                "python": platform.python_version(),
+                **metrics.get("versions", {}),
+            },
+            "data": self._data(settings.get("data_manifest")),
+        }
+
+    @staticmethod
+    def _data(url: str | None) -> dict | None:
+        """What the model was trained on, by the data's manifest."""
+        if not url:
+            return None
+        directory, _, name = url.rpartition("/")
+        content = Hdfs(directory).read_bytes(name)
+        if content is None:
+            return None
+        source, entries = manifest.decode(content)
+        return {
+            "source": source,
+            "manifest_sha256": hashlib.sha256(content).hexdigest(),
+            "files": len(entries),
+            "bytes": sum(entry.length for entry in entries.values()),
+        }
+
+
+def export(job: Job) -> Outcome:
+    """Exports, by the job's ``source``, ``target`` and ``s3``."""
+    return Export(job).run()

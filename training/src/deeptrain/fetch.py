@@ -1,0 +1,73 @@
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Brings a task's share of the data from HDFS to the node's own cache."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from deeptrain import manifest
+from deeptrain.hdfs import CHUNK_BYTES, Hdfs
+from deeptrain.job import BadInput, JobError
+
+# What the cache holds: name → [length, sha256], so that a file is digested once.
+INDEX = ".fetched.json"
+
+
+def share(names: list[str], index: int, count: int) -> list[str]:
+    """Every ``count``-th of the names in their order, from the ``index``-th on."""
+    return sorted(names)[index::count]
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def fetch(data_url: str, cache_dir: str | os.PathLike, pattern: str, index: int = 0, count: int = 1) -> list[Path]:
+    """Makes the cache hold this task's share of the files that match, verified, and no other file of the data.
+
+    ``pattern`` is a shell pattern over the data's relative paths; the task is the
+    ``index``-th of ``count``. Returns the local paths in order. Raises BadInput
+    when there are fewer files than tasks.
+    """
+    directory = Hdfs(data_url)
+    here = manifest.read(directory)
+    if here is None:
+        raise JobError(f"{data_url} has no {manifest.NAME}, so the data is not there or not complete: run data.yml")
+    entries = {path: entry for path, entry in here[1].items() if fnmatch.fnmatchcase(path, pattern)}
+    if len(entries) < count:
+        raise BadInput(
+            f"{data_url} has {len(entries)} files like {pattern} for {count} workers: make at least as many shards as there are workers, or use fewer workers"
+        )
+    cache = Path(cache_dir)
+    cache.mkdir(parents=True, exist_ok=True)
+    index_file = cache / INDEX
+    try:
+        fetched = json.loads(index_file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        fetched = {}
+    wanted = share(list(entries), index, count)
+    for path in set(fetched) - set(wanted):
+        (cache / path).unlink(missing_ok=True)
+        del fetched[path]
+    for path in wanted:
+        entry, local = entries[path], cache / path
+        if fetched.get(path) != [entry.length, entry.sha256] or not local.is_file() or local.stat().st_size != entry.length:
+            if not local.is_file() or local.stat().st_size != entry.length or _sha256(local) != entry.sha256:
+                if directory.download(path, local) != entry.sha256:
+                    local.unlink()
+                    raise JobError(f"{data_url}/{path} is not what the manifest says: run data.yml, which mends it")
+            fetched[path] = [entry.length, entry.sha256]
+            temporary = index_file.with_name(INDEX + ".part")
+            temporary.write_text(json.dumps(fetched), encoding="utf-8")
+            os.replace(temporary, index_file)
+    return [cache / path for path in wanted]

@@ -1,0 +1,178 @@
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""HDFS through hdfs-native, with bounded calls and errors that say what to look at."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import hdfs_native
+
+from deeptrain.job import BadInput, JobError
+
+# hdfs-native has no time limits of its own, and waits for minutes when the NameNode is gone.
+CALL_SECONDS = 60.0
+CHUNK_BYTES = 4 * 1024 * 1024
+
+T = TypeVar("T")
+
+
+def bounded(call: Callable[..., T], *arguments, seconds: float = CALL_SECONDS) -> T:
+    """Returns what the call returns, or raises TimeoutError; the call itself cannot be ended."""
+    box: dict = {}
+
+    def work():
+        try:
+            box["value"] = call(*arguments)
+        except BaseException as error:
+            box["error"] = error
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer in {seconds:.0f} s")
+    if "error" in box:
+        raise box["error"]
+    return box["value"]
+
+
+class Hdfs:
+    """A directory of HDFS, ``hdfs://NAMENODE:PORT/DIRECTORY``. Names are relative to it."""
+
+    def __init__(self, url: str):
+        parts = urlsplit(url)
+        if parts.scheme != "hdfs" or not parts.netloc or not parts.path.startswith("/"):
+            raise BadInput(f"'{url}' is no HDFS directory: write hdfs://NAMENODE:PORT/DIRECTORY")
+        self.url = url.rstrip("/")
+        self.root = parts.path.rstrip("/") or "/"
+        with self._explained():
+            self.client = hdfs_native.Client(f"hdfs://{parts.netloc}")
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, FileExistsError, JobError):
+            raise
+        except PermissionError as error:
+            raise BadInput(f"{self.url} refuses: {error}; run hdfs.yml, or give the job's user the directory") from error
+        except Exception as error:
+            # hdfs-native raises RuntimeError, OSError or ValueError with the server's words.
+            raise JobError(f"HDFS at {self.url} does not do its work ({str(error).splitlines()[0]}): run hdfs.yml, and see that it is healthy") from error
+
+    def path(self, name: str = "") -> str:
+        return f"{self.root}/{name}".rstrip("/") if name else self.root
+
+    def status(self, name: str = "") -> hdfs_native.FileStatus | None:
+        """The status of a file or directory, None when it is not there."""
+        with self._explained():
+            try:
+                return bounded(self.client.get_file_info, self.path(name))
+            except FileNotFoundError:
+                return None
+
+    def files(self) -> dict[str, hdfs_native.FileStatus]:
+        """All files below the directory, by their relative names; none when it is not there."""
+        if self.status() is None:
+            return {}
+        with self._explained():
+            found = bounded(lambda: list(self.client.list_status(self.root, True)))
+        prefix = self.root.rstrip("/") + "/"
+        return {urlsplit(item.path).path.removeprefix(prefix): item for item in found if not item.isdir}
+
+    def mkdirs(self, name: str = "") -> None:
+        with self._explained():
+            bounded(self.client.mkdirs, self.path(name), 0o755, True)
+
+    def rename(self, source: str, target: str) -> None:
+        """Moves a file, over the target if that is there."""
+        with self._explained():
+            bounded(self.client.rename, self.path(source), self.path(target), True)
+
+    def delete(self, name: str = "", recursive: bool = False) -> None:
+        """Deletes a file or directory; nothing happens when it is not there."""
+        with self._explained(), contextlib.suppress(FileNotFoundError):
+            bounded(self.client.delete, self.path(name), recursive)
+
+    def set_modified(self, name: str, seconds: int) -> None:
+        """Sets a file's time of modification, in seconds since 1970."""
+        with self._explained():
+            bounded(self.client.set_times, self.path(name), seconds * 1000, seconds * 1000)
+
+    def write_stream(self, name: str, chunks: Iterator[bytes]) -> int:
+        """Writes a file from chunks, over one that is there; returns its length in bytes."""
+        length = 0
+        with self._explained():
+            options = hdfs_native.WriteOptions(overwrite=True, create_parent=True)
+            writer = bounded(self.client.create, self.path(name), options)
+        for chunk in chunks:
+            with self._explained():
+                bounded(writer.write, chunk)
+            length += len(chunk)
+        with self._explained():
+            bounded(writer.close)
+        return length
+
+    def read_stream(self, name: str, size: int = CHUNK_BYTES) -> Iterator[bytes]:
+        """The content of a file, in chunks."""
+        with self._explained():
+            reader = bounded(self.client.read, self.path(name))
+        while True:
+            with self._explained():
+                chunk = bounded(reader.read, size)
+            if not chunk:
+                return
+            yield chunk
+
+    def read_bytes(self, name: str) -> bytes | None:
+        """The content of a small file, None when it is not there."""
+        if self.status(name) is None:
+            return None
+        return b"".join(self.read_stream(name))
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Writes a small file in one step: whoever reads it sees the old content or the new."""
+        temporary = f"{name}.part"
+        self.write_stream(temporary, iter([content]))
+        self.rename(temporary, name)
+
+    def sha256(self, name: str) -> str:
+        """The digest of a file's content, read back."""
+        digest = hashlib.sha256()
+        for chunk in self.read_stream(name):
+            digest.update(chunk)
+        return digest.hexdigest()
+
+    def upload(self, local: str | os.PathLike, name: str) -> None:
+        """Copies a local file to HDFS; it appears under its name only when it is complete."""
+        temporary = f"{name}.part"
+
+        def chunks():
+            with open(local, "rb") as file:
+                while chunk := file.read(CHUNK_BYTES):
+                    yield chunk
+
+        self.write_stream(temporary, chunks())
+        self.rename(temporary, name)
+
+    def download(self, name: str, local: str | os.PathLike) -> str:
+        """Copies a file to the node, complete or not at all; returns the sha256 of its content."""
+        target = Path(local)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(target.name + ".part")
+        digest = hashlib.sha256()
+        with open(temporary, "wb") as file:
+            for chunk in self.read_stream(name):
+                file.write(chunk)
+                digest.update(chunk)
+        os.replace(temporary, target)
+        return digest.hexdigest()

@@ -1,0 +1,171 @@
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A job's configuration, progress, result and end.
+
+A job is a process that reads ``config.json`` in its directory, appends its
+progress to ``progress.jsonl`` there, writes ``result.json`` once at its end, and
+exits 0 only when its work is verified.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+EXIT_STOPPED = 128 + signal.SIGTERM
+
+
+class JobError(Exception):
+    """The job cannot be done; the message is one sentence that names the fix."""
+
+    exit_status = EXIT_FAILED
+
+
+class BadInput(JobError):
+    """What was asked cannot be done, and starting again does not mend it."""
+
+    exit_status = EXIT_BAD_INPUT
+
+
+class Stopped(Exception):
+    """Somebody asked the job to end."""
+
+
+class Progress:
+    """Appends progress to a file, a JSON object a line, at most one every ``interval`` seconds and phase."""
+
+    def __init__(self, path: str | os.PathLike | None, interval: float = 2.0):
+        self._path = path
+        self._interval = interval
+        self._lock = threading.Lock()
+        self._phase = None
+        self._phase_began = self._phase_done = self._last = 0.0
+
+    def report(
+        self,
+        phase: str,
+        done: float | None = None,
+        total: float | None = None,
+        unit: str = "",
+        rate: float | None = None,
+        force: bool = False,
+        **extra,
+    ) -> bool:
+        """Reports how far a phase is; returns whether a line was written.
+
+        ``rate`` is in units a second and is computed since the phase began when
+        it is not given; the rest of the time to go is derived from it.
+        """
+        now = time.time()
+        with self._lock:
+            if phase != self._phase:
+                self._phase, self._phase_began, self._phase_done, force = phase, now, done or 0, True
+            finished = total is not None and done == total
+            if not force and not finished and now - self._last < self._interval:
+                return False
+            self._last = now
+            elapsed = now - self._phase_began
+            if rate is None and done is not None and elapsed > 0:
+                rate = (done - self._phase_done) / elapsed
+            eta = (total - done) / rate if rate and total is not None and done is not None else None
+            record = {
+                "time": round(now, 3),
+                "phase": phase,
+                "done": done,
+                "total": total,
+                "unit": unit,
+                "rate": rate,
+                "eta_seconds": eta,
+                "extra": extra,
+            }
+            if self._path is not None:
+                with open(self._path, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(record) + "\n")
+            return True
+
+
+@dataclass
+class Outcome:
+    """What a job has done: its figures, and whether it changed anything outside its directory."""
+
+    summary: dict = field(default_factory=dict)
+    changed: bool = True
+
+
+class Job:
+    """The directory of a job, as its program sees it."""
+
+    def __init__(self, directory: str | os.PathLike):
+        self.directory = Path(directory)
+        try:
+            document = json.loads((self.directory / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{self.directory / 'config.json'} cannot be read ({error}): start the job with module deeptrain.cluster.job") from error
+        self.config: dict = document["config"]
+        self.settings: dict = document.get("settings", {})
+        self.progress = Progress(self.progress_file)
+        self.stop = threading.Event()
+
+    @property
+    def progress_file(self) -> Path:
+        return self.directory / "progress.jsonl"
+
+    def credentials(self, name: str) -> dict:
+        """The credentials that systemd handed to the job's unit; empty outside a unit."""
+        directory = os.environ.get("CREDENTIALS_DIRECTORY")
+        if directory is None:
+            return {}
+        return json.loads((Path(directory) / f"{name}.json").read_text(encoding="utf-8"))
+
+    def check_stop(self) -> None:
+        """Raises Stopped when somebody asked the job to end."""
+        if self.stop.is_set():
+            raise Stopped
+
+
+def write_json(path: Path, document: dict) -> None:
+    """Writes a document in one step, readable by all."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def run(directory: str | os.PathLike, work: Callable[[Job], Outcome]) -> int:
+    """Runs a job's work, writes its result and returns the process's exit status."""
+    try:
+        job = Job(directory)
+    except JobError as error:
+        print(error, file=sys.stderr)
+        return error.exit_status
+    result_file = job.directory / "result.json"
+    with contextlib.suppress(FileNotFoundError):
+        result_file.unlink()
+    signal.signal(signal.SIGTERM, lambda number, frame: job.stop.set())
+    began = time.time()
+    result = {"status": "failed", "changed": False, "started": began, "error": None, "summary": {}}
+    try:
+        outcome = work(job)
+        result.update(status="succeeded", changed=outcome.changed, summary=outcome.summary)
+        status = 0
+    except Stopped:
+        result["error"] = "stopped; start it again and it goes on from where it was"
+        status = EXIT_STOPPED
+    except JobError as error:
+        result["error"] = str(error)
+        status = error.exit_status
+    if result["error"]:
+        print(result["error"], file=sys.stderr, flush=True)
+    result["finished"] = time.time()
+    write_json(result_file, result)
+    return status

@@ -16,6 +16,15 @@ import botocore.exceptions
 from deeptrain.job import BadInput, JobError
 
 _CREDENTIALS = "deeptrain_s3_access_key_id and deeptrain_s3_secret_access_key (or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
+# The last one is versitygw's own.
+_WRONG_CREDENTIALS = (
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "InvalidToken",
+    "ExpiredToken",
+    "AuthorizationHeaderMalformed",
+    "XAdminUserNotFound",
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,13 @@ def connect(s3: dict, credentials: dict, connections: int = 16):
     """
     # An empty string is a variable left out; boto3 wants None there.
     given = {name: value for name, value in credentials.items() if value}
+    try:
+        return _client(s3, given, connections)
+    except ValueError as error:
+        raise BadInput(f"S3 cannot be used ({error}): check deeptrain_s3_endpoint_url, http://HOST:PORT or https://HOST") from error
+
+
+def _client(s3: dict, given: dict, connections: int):
     return boto3.session.Session().client(
         "s3",
         endpoint_url=s3.get("endpoint_url") or None,
@@ -88,7 +104,7 @@ def explained(url: str, variable: str, s3: dict) -> Iterator[None]:
         said = f"S3 at {endpoint} says {code or status}"
         if code == "NoSuchBucket":
             raise BadInput(f"{said}: the bucket of {variable}, {url}, is not there") from error
-        if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "AuthorizationHeaderMalformed"):
+        if code in _WRONG_CREDENTIALS:
             raise BadInput(f"{said}: check {_CREDENTIALS}, and deeptrain_s3_region") from error
         if code in ("AccessDenied", "AllAccessDisabled") or status == 403:
             raise BadInput(f"{said} for {url}: check {_CREDENTIALS}, and what they may do with {variable}") from error

@@ -1,0 +1,190 @@
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A real NameNode with two DataNodes, and a real S3 server, on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import tarfile
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from deeptrain import s3
+from deeptrain.hdfs import Hdfs
+
+JAVA = "-Xmx192m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xss512k"
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def needed(variable: str, what: str) -> Path:
+    """A file that the tests cannot do without."""
+    path = Path(os.environ.get(variable, ""))
+    if not path.is_file():
+        pytest.fail(f"set {variable} to {what}; 'make training' does", pytrace=False)
+    return path.resolve()
+
+
+def wait_until(condition, seconds: float, what: str):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if condition():
+                return
+        except (OSError, LookupError):
+            pass
+        time.sleep(0.2)
+    pytest.fail(f"{what} within {seconds} s", pytrace=False)
+
+
+@dataclass
+class S3Server:
+    endpoint: str
+    bucket: str
+    credentials: dict
+
+    @property
+    def settings(self) -> dict:
+        return {"endpoint_url": self.endpoint, "region": "us-east-1", "addressing_style": "path", "ca_bundle": ""}
+
+    @property
+    def client(self):
+        return s3.connect(self.settings, self.credentials)
+
+    def put(self, key: str, content: bytes) -> None:
+        self.client.put_object(Bucket=self.bucket, Key=key, Body=content)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory):
+    binary = needed("DEEPTRAIN_TEST_VERSITYGW", "the program versitygw")
+    # In the checkout's file system rather than a tmpfs: the server keeps ETags in extended attributes.
+    data = tmp_path_factory.mktemp("s3")
+    port = free_port()
+    credentials = {"aws_access_key_id": "tester", "aws_secret_access_key": secrets.token_hex(16)}
+    environment = {
+        "ROOT_ACCESS_KEY": credentials["aws_access_key_id"],
+        "ROOT_SECRET_KEY": credentials["aws_secret_access_key"],
+        "PATH": os.environ["PATH"],
+    }
+    process = subprocess.Popen(
+        [binary, "--port", f"127.0.0.1:{port}", "posix", data], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    server = S3Server(f"http://127.0.0.1:{port}", "data", credentials)
+
+    def answers():
+        with socket.create_connection(("127.0.0.1", port), 1):
+            return True
+
+    try:
+        wait_until(answers, 20, "the S3 server answers")
+        server.client.create_bucket(Bucket=server.bucket)
+        yield server
+    finally:
+        process.kill()
+        process.wait()
+
+
+class Cluster:
+    """HDFS of one NameNode and two DataNodes."""
+
+    def __init__(self, directory: Path, home: Path):
+        self.directory, self.home = directory, home
+        self.port, self.http_port = free_port(), free_port()
+        self.processes: dict[str, subprocess.Popen] = {}
+
+    def _configuration(self, name: str, settings: dict) -> Path:
+        common = {
+            "fs.defaultFS": f"hdfs://127.0.0.1:{self.port}",
+            "dfs.replication": "2",
+            "dfs.permissions.enabled": "false",
+            "dfs.namenode.http-address": f"127.0.0.1:{self.http_port}",
+            "dfs.namenode.safemode.extension": "0",
+            "dfs.namenode.file.close.num-committed-allowed": "1",
+            "dfs.namenode.name.dir": str(self.directory / "name"),
+        }
+        conf = self.directory / f"conf-{name}"
+        conf.mkdir(exist_ok=True)
+        for file, values in (("core-site.xml", common), ("hdfs-site.xml", {**common, **settings})):
+            properties = "".join(f"<property><name>{key}</name><value>{value}</value></property>" for key, value in values.items())
+            (conf / file).write_text(f"<configuration>{properties}</configuration>")
+        return conf
+
+    def start(self, name: str, *command: str, **settings: str) -> None:
+        environment = {
+            **os.environ,
+            "HADOOP_CONF_DIR": str(self._configuration(name, settings)),
+            "HDFS_NAMENODE_OPTS": JAVA,
+            "HDFS_DATANODE_OPTS": JAVA,
+            "HADOOP_CLIENT_OPTS": JAVA,
+            "HADOOP_LOG_DIR": str(self.directory / "logs"),
+        }
+        log = open(self.directory / f"{name}.log", "ab")
+        self.processes[name] = subprocess.Popen([self.home / "bin" / "hdfs", *command], env=environment, stdout=log, stderr=log)
+
+    def jmx(self, bean: str) -> dict:
+        url = f"http://127.0.0.1:{self.http_port}/jmx?qry=Hadoop:service=NameNode,name={bean}"
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=5) as answer:
+            return json.load(answer)["beans"][0]
+
+    def up(self) -> None:
+        self.start("format", "namenode", "-format", "-nonInteractive")
+        assert self.processes.pop("format").wait(60) == 0
+        self.start("namenode", "namenode")
+        for index in range(2):
+            self.start_datanode(index)
+        wait_until(lambda: self.jmx("FSNamesystemState")["NumLiveDataNodes"] == 2, 60, "two DataNodes are live")
+
+    def start_datanode(self, index: int) -> None:
+        self.start(
+            f"datanode{index}",
+            "datanode",
+            **{
+                "dfs.datanode.data.dir": str(self.directory / f"data{index}"),
+                "dfs.datanode.address": f"127.0.0.1:{free_port()}",
+                "dfs.datanode.http.address": f"127.0.0.1:{free_port()}",
+                "dfs.datanode.ipc.address": f"127.0.0.1:{free_port()}",
+            },
+        )
+
+    def down(self) -> None:
+        for process in self.processes.values():
+            process.kill()
+        for process in self.processes.values():
+            process.wait()
+
+    def url(self, path: str) -> str:
+        return f"hdfs://127.0.0.1:{self.port}{path}"
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    archive = needed("DEEPTRAIN_TEST_HDFS_ARCHIVE", "the archive that tools/hdfs_archive/build.py makes")
+    directory = tmp_path_factory.mktemp("hdfs")
+    with tarfile.open(archive) as tar:
+        tar.extractall(directory, filter="fully_trusted")
+    cluster = Cluster(directory, next(directory.glob("hadoop-*")))
+    try:
+        cluster.up()
+        yield cluster
+    finally:
+        cluster.down()
+
+
+@pytest.fixture
+def hdfs(cluster):
+    """A directory of HDFS of the test's own; it is not there yet."""
+    return Hdfs(cluster.url(f"/test-{secrets.token_hex(4)}"))

@@ -1,0 +1,209 @@
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Staging between a real S3 server and a real HDFS."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from deeptrain import manifest, s3
+from deeptrain.job import BadInput, Job, JobError
+from deeptrain.stage import Staging, relative_paths, stage
+
+
+@pytest.fixture
+def source(s3_server):
+    """A prefix of three objects."""
+    prefix = f"data-{secrets.token_hex(4)}"
+    contents = {"a.bin": os.urandom(3_000_000), "b.bin": b"", "deep/c.bin": os.urandom(100_000)}
+    for name, content in contents.items():
+        s3_server.put(f"{prefix}/{name}", content)
+    s3_server.contents = contents
+    return prefix
+
+
+@pytest.fixture
+def make_job(tmp_path, s3_server, hdfs, monkeypatch):
+    (tmp_path / "credentials").mkdir()
+    (tmp_path / "credentials" / "s3.json").write_text(json.dumps(s3_server.credentials))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "credentials"))
+
+    def make(prefix, s3_changes=None, settings=None, bucket=None) -> Job:
+        config = {
+            "source": f"s3://{bucket or s3_server.bucket}/{prefix}",
+            "target": hdfs.url,
+            "s3": {**s3_server.settings, **(s3_changes or {})},
+        }
+        (tmp_path / "config.json").write_text(json.dumps({"config": config, "settings": settings or {"parallel": 4}}))
+        return Job(tmp_path)
+
+    return make
+
+
+def test_everything_arrives_verified(make_job, source, s3_server, hdfs):
+    outcome = stage(make_job(source))
+    assert outcome.changed
+    assert (outcome.summary["objects"], outcome.summary["copied_objects"]) == (3, 3)
+    for name, content in s3_server.contents.items():
+        assert b"".join(hdfs.read_stream(name)) == content
+    origin, entries = manifest.read(hdfs)
+    assert origin == f"s3://{s3_server.bucket}/{source}"
+    assert {path: entry.sha256 for path, entry in entries.items()} == {
+        name: hashlib.sha256(content).hexdigest() for name, content in s3_server.contents.items()
+    }
+    assert hdfs.status("_incoming") is None
+
+
+def test_a_second_staging_changes_nothing(make_job, source, hdfs):
+    stage(make_job(source))
+    before = hdfs.read_bytes(manifest.NAME)
+    outcome = stage(make_job(source))
+    assert not outcome.changed
+    assert outcome.summary["skipped_objects"] == 3
+    assert hdfs.read_bytes(manifest.NAME) == before
+
+
+def test_only_the_difference_is_copied(make_job, source, s3_server, hdfs):
+    stage(make_job(source))
+    time.sleep(1.1)  # S3 tells times in seconds
+    s3_server.put(f"{source}/a.bin", b"new")
+    s3_server.client.delete_object(Bucket=s3_server.bucket, Key=f"{source}/deep/c.bin")
+    outcome = stage(make_job(source))
+    assert (outcome.summary["copied_objects"], outcome.summary["removed_objects"]) == (1, 1)
+    assert hdfs.read_bytes("a.bin") == b"new"
+    assert hdfs.status("deep/c.bin") is None
+    assert set(manifest.read(hdfs)[1]) == {"a.bin", "b.bin"}
+
+
+@pytest.mark.parametrize("damage", ["removed", "overwritten"])
+def test_a_damaged_target_is_mended(make_job, source, s3_server, hdfs, damage):
+    stage(make_job(source))
+    if damage == "removed":
+        hdfs.delete("a.bin")
+    else:
+        hdfs.write_bytes("a.bin", os.urandom(3_000_000))
+    outcome = stage(make_job(source))
+    assert outcome.summary["copied_objects"] == 1
+    assert hdfs.read_bytes("a.bin") == s3_server.contents["a.bin"]
+
+
+def test_killed_in_the_middle_it_goes_on(make_job, s3_server, hdfs, tmp_path):
+    prefix = f"many-{secrets.token_hex(4)}"
+    contents = {f"{index:03}.bin": os.urandom(1_000_000) for index in range(60)}
+    for name, content in contents.items():
+        s3_server.put(f"{prefix}/{name}", content)
+    make_job(prefix, settings={"parallel": 2})
+    process = subprocess.Popen([sys.executable, "-m", "deeptrain.cli", "stage", "--job", str(tmp_path)])
+    while process.poll() is None and sum(not name.startswith("_") for name in hdfs.files()) < 10:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    there = [name for name in hdfs.files() if not name.startswith("_")]
+    assert 10 <= len(there) < 60
+    assert hdfs.status(manifest.NAME) is None
+    outcome = stage(make_job(prefix))
+    assert outcome.summary["skipped_objects"] == len(there)
+    assert {name: hdfs.read_bytes(name) for name in contents} == contents
+
+
+def test_sigterm_ends_in_order(make_job, s3_server, hdfs, tmp_path):
+    prefix = f"many-{secrets.token_hex(4)}"
+    for index in range(40):
+        s3_server.put(f"{prefix}/{index:03}", os.urandom(2_000_000))
+    make_job(prefix, settings={"parallel": 2})
+    process = subprocess.Popen([sys.executable, "-m", "deeptrain.cli", "stage", "--job", str(tmp_path)])
+    while process.poll() is None and not (tmp_path / "progress.jsonl").exists():
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.terminate()
+    assert process.wait(30) == 143
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["status"] == "failed" and "goes on" in result["error"]
+
+
+def test_an_object_that_changes_meanwhile(make_job, source, s3_server, hdfs):
+    staging = Staging(make_job(source))
+    listing = staging.listing()
+    s3_server.put(f"{source}/a.bin", os.urandom(3_000_000))
+    staging._total = 0
+    with pytest.raises(JobError, match="a.bin.*changed while it was copied"):
+        staging._copy("a.bin", listing["a.bin"])
+    assert hdfs.status("a.bin") is None
+    assert stage(make_job(source)).summary["objects"] == 3
+
+
+def test_a_target_with_something_else(make_job, source, hdfs):
+    hdfs.write_bytes("precious.txt", b"x")
+    with pytest.raises(BadInput, match=r"precious\.txt.*deeptrain_data_dir"):
+        stage(make_job(source))
+    assert list(hdfs.files()) == ["precious.txt"]
+
+
+def test_a_target_with_another_source(make_job, source, s3_server, hdfs):
+    stage(make_job(source))
+    s3_server.put("other/x", b"x")
+    with pytest.raises(BadInput, match="holds the data of"):
+        stage(make_job("other"))
+    stage(make_job("other", settings={"overwrite": True}))
+    assert set(manifest.read(hdfs)[1]) == {"x"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "bucket", "words"),
+    [
+        ({"endpoint_url": "http://127.0.0.1:9"}, None, "deeptrain_s3_endpoint_url"),
+        ({"endpoint_url": "not a url"}, None, "deeptrain_s3_endpoint_url"),
+        ({"endpoint_url": "https://127.0.0.1:9"}, None, "deeptrain_s3_endpoint_url"),
+        ({}, "nobodys", "nobodys.*is not there"),
+    ],
+)
+def test_a_wrong_source(make_job, source, changes, bucket, words):
+    with pytest.raises(JobError, match=words):
+        stage(make_job(source, changes, bucket=bucket))
+
+
+def test_an_empty_prefix(make_job, s3_server):
+    with pytest.raises(BadInput, match="no object under.*deeptrain_data_url"):
+        stage(make_job("nothing-here"))
+
+
+@pytest.mark.parametrize("wrong", [{"aws_access_key_id": "nobody"}, {"aws_secret_access_key": "wrong"}])
+def test_wrong_credentials(make_job, source, s3_server, tmp_path, wrong):
+    job = make_job(source)
+    (tmp_path / "credentials" / "s3.json").write_text(json.dumps({**s3_server.credentials, **wrong}))
+    with pytest.raises(BadInput, match="deeptrain_s3_access_key_id") as error:
+        stage(job)
+    assert s3_server.credentials["aws_secret_access_key"] not in str(error.value)
+
+
+def test_no_hdfs(make_job, source, tmp_path):
+    job = make_job(source)
+    job.config["target"] = "hdfs://127.0.0.1:9/data"
+    with pytest.raises(JobError, match=r"run hdfs\.yml"):
+        stage(job)
+
+
+@pytest.mark.parametrize("keys", [["p/a/../b"], ["p//x"], ["p/a:b"], ["p/_manifest.json"], ["p/_incoming/x"], ["p/a", "p/a/b"]])
+def test_names_that_hdfs_cannot_hold(keys):
+    with pytest.raises(BadInput, match="rename"):
+        relative_paths([s3.Object(key, 1, '"x"', 0) for key in keys], "p")
+
+
+def test_the_result_of_a_job(make_job, source, tmp_path: Path):
+    make_job(source)
+    assert subprocess.run([sys.executable, "-m", "deeptrain.cli", "stage", "--job", str(tmp_path)]).returncode == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["status"] == "succeeded" and result["summary"]["copied_objects"] == 3
+    records = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
+    assert records[0]["total"] == records[-1]["done"] == 3_100_000

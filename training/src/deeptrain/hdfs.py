@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +22,7 @@ from deeptrain.job import BadInput, JobError
 
 # hdfs-native has no time limits of its own, and waits for minutes when the NameNode is gone.
 CALL_SECONDS = 60.0
+CONNECT_SECONDS = 10.0
 CHUNK_BYTES = 4 * 1024 * 1024
 
 T = TypeVar("T")
@@ -55,6 +58,9 @@ class Hdfs:
         self.url = url.rstrip("/")
         self.root = parts.path.rstrip("/") or "/"
         with self._explained():
+            if parts.port:
+                # hdfs-native goes on trying for minutes where nothing listens.
+                socket.create_connection((parts.hostname, parts.port), CONNECT_SECONDS).close()
             self.client = hdfs_native.Client(f"hdfs://{parts.netloc}")
 
     @contextlib.contextmanager
@@ -123,15 +129,23 @@ class Hdfs:
         return length
 
     def read_stream(self, name: str, size: int = CHUNK_BYTES) -> Iterator[bytes]:
-        """The content of a file, in chunks."""
+        """The whole content of a file, in chunks; FileNotFoundError when it is not there."""
         with self._explained():
-            reader = bounded(self.client.read, self.path(name))
-        while True:
+            length = bounded(self.client.get_file_info, self.path(name)).length
+        position, deadline = 0, time.monotonic() + CALL_SECONDS
+        while position < length:
             with self._explained():
-                chunk = bounded(reader.read, size)
-            if not chunk:
-                return
-            yield chunk
+                reader = bounded(self.client.read, self.path(name))
+                reader.seek(position)
+                while chunk := bounded(reader.read, size):
+                    position += len(chunk)
+                    yield chunk
+            if position < length:
+                # Just after a file is closed no DataNode may have reported its last block yet; hdfs-native then
+                # reads to where the reported blocks end, without an error.
+                if time.monotonic() > deadline:
+                    raise JobError(f"{self.url}/{name} has {length} bytes and only {position} can be read: see hdfs fsck {self.path(name)}")
+                time.sleep(0.1)
 
     def read_bytes(self, name: str) -> bytes | None:
         """The content of a small file, None when it is not there."""

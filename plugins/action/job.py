@@ -54,7 +54,7 @@ class ActionModule(ActionBase):
         if result.get("job_state") == FAILED:
             result.update(failed=True, msg=result.get("reason", "%s failed" % result["unit"]))
         elif self._truth(args.get("recheck", False)):
-            result["changed"] = bool(document.get("changed", False)) or first.get("changed", False)
+            result["changed"] = bool(document.get("changed", False))
         for name in ("progress", "progress_offset"):
             result.pop(name, None)
         return result

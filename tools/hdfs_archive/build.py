@@ -192,7 +192,10 @@ def main(arguments=None):
         "--output", type=pathlib.Path, metavar="FILE", help="archive to write (default: hadoop-VERSION-hdfs.tar.gz)"
     )
     parser.add_argument(
-        "--maven-repository", type=pathlib.Path, metavar="DIR", help="where Maven keeps what it fetched (default: its own)"
+        "--maven-repository",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="where Maven keeps what it fetched (default: its own)",
     )
     parser.add_argument("--update-lock", action="store_true", help="write jars.lock anew, after a change of pom.xml")
     options = parser.parse_args(arguments)

@@ -1,0 +1,108 @@
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The export to a real S3 server, and the check before it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+
+import pytest
+
+from deeptrain import manifest
+from deeptrain.check import check
+from deeptrain.export import export
+from deeptrain.job import BadInput, Job, JobError
+
+
+@pytest.fixture
+def make_job(tmp_path, s3_server, monkeypatch):
+    (tmp_path / "credentials").mkdir()
+    (tmp_path / "credentials" / "s3.json").write_text(json.dumps(s3_server.credentials))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "credentials"))
+
+    def make(config: dict, settings: dict | None = None) -> Job:
+        (tmp_path / "config.json").write_text(json.dumps({"config": {"s3": s3_server.settings, **config}, "settings": settings or {}}))
+        return Job(tmp_path)
+
+    return make
+
+
+@pytest.fixture
+def model(tmp_path):
+    directory = tmp_path / "model"
+    (directory / "saved_model" / "variables").mkdir(parents=True)
+    (directory / "saved_model" / "saved_model.pb").write_bytes(os.urandom(1000))
+    (directory / "saved_model" / "variables" / "variables.data").write_bytes(os.urandom(20_000_000))
+    (directory / "metrics.json").write_text(json.dumps({"test_accuracy": 0.9, "parameters": {"num_layers": 8}, "versions": {"tensorflow": "2"}}))
+    return directory
+
+
+def test_what_is_exported_is_verified_and_listed(make_job, model, s3_server, hdfs):
+    hdfs.write_bytes(manifest.NAME, manifest.encode("s3://b/p", [manifest.Entry("x", 3, "0")]))
+    prefix = f"models-{secrets.token_hex(4)}/run"
+    outcome = export(
+        make_job(
+            {"run": "run", "source": str(model), "target": f"s3://{s3_server.bucket}/{prefix}"},
+            {"data_manifest": f"{hdfs.url}/{manifest.NAME}", "events_url": "hdfs://n/events"},
+        )
+    )
+    read = lambda key: s3_server.client.get_object(Bucket=s3_server.bucket, Key=f"{prefix}/{key}")["Body"].read()  # noqa: E731
+    document = json.loads(read("manifest.json"))
+    assert document["model_uri"] == outcome.summary["model_uri"] == f"s3://{s3_server.bucket}/{prefix}/saved_model"
+    assert document["metrics"]["test_accuracy"] == 0.9
+    assert document["parameters"] == {"num_layers": 8}
+    assert document["data"] == {
+        "source": "s3://b/p",
+        "files": 1,
+        "bytes": 3,
+        "manifest_sha256": hashlib.sha256(hdfs.read_bytes(manifest.NAME)).hexdigest(),
+    }
+    assert {item["path"] for item in document["files"]} == {
+        "metrics.json",
+        "saved_model/saved_model.pb",
+        "saved_model/variables/variables.data",
+    }
+    for item in document["files"]:
+        content = (model / item["path"]).read_bytes()
+        assert read(item["path"]) == content
+        assert (item["length"], item["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
+
+
+def test_nothing_to_export(make_job, tmp_path, s3_server):
+    with pytest.raises(BadInput, match="DEEPTRAIN_EXPORT_DIR"):
+        export(make_job({"run": "r", "source": str(tmp_path / "none"), "target": f"s3://{s3_server.bucket}/x"}))
+
+
+def test_no_manifest_without_the_rest(make_job, model, s3_server):
+    with pytest.raises(BadInput, match="deeptrain_export_url"):
+        export(make_job({"run": "r", "source": str(model), "target": "s3://nobodys/x"}))
+
+
+def test_check_reads_and_writes(make_job, s3_server):
+    prefix = f"check-{secrets.token_hex(4)}"
+    s3_server.put(f"{prefix}/x", b"abc")
+    outcome = check(make_job({"source": f"s3://{s3_server.bucket}/{prefix}", "export": f"s3://{s3_server.bucket}/{prefix}-models/run"}))
+    assert not outcome.changed
+    assert outcome.summary == {"objects": 1, "bytes": 3}
+    listing = s3_server.client.list_objects_v2(Bucket=s3_server.bucket, Prefix=f"{prefix}-models")
+    assert listing["KeyCount"] == 0
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"export": "s3://nobodys/models"}, "deeptrain_export_url"),
+        ({"source": "s3://nobodys/data"}, "deeptrain_data_url"),
+        ({"source": "http://x/y"}, "deeptrain_data_url.*s3://BUCKET/PREFIX"),
+        ({"export": "s3://bucket-alone"}, "deeptrain_export_url.*s3://BUCKET/PREFIX"),
+    ],
+)
+def test_check_names_the_variable(make_job, s3_server, config, words):
+    s3_server.put("checked/x", b"")
+    given = {"source": f"s3://{s3_server.bucket}/checked", "export": f"s3://{s3_server.bucket}/models"}
+    with pytest.raises(JobError, match=words):
+        check(make_job({**given, **config}))

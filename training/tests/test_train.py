@@ -1,0 +1,220 @@
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The contract of a training command, with a command that is not ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from deeptrain.fetch import fetch, share
+from deeptrain.hdfs import Hdfs
+from deeptrain.job import BadInput, Job, JobError
+from deeptrain.manifest import NAME, Entry, encode
+from deeptrain.serve import serve
+from deeptrain.train import CheckpointCopier, last_checkpoint, train
+
+CONTRACT = ("TF_CONFIG", "DEEPTRAIN_RUN", "DEEPTRAIN_DATA_URL", "DEEPTRAIN_CACHE_DIR", "DEEPTRAIN_MODEL_URL", "DEEPTRAIN_EXPORT_DIR")
+
+GOOD = """
+import json, os, sys
+from pathlib import Path
+with open(os.environ["DEEPTRAIN_PROGRESS_FILE"], "a") as file:
+    file.write(json.dumps({"phase": "train", "done": 1}) + "\\n")
+out = Path(os.environ["DEEPTRAIN_EXPORT_DIR"])
+(out / "metrics.json").write_text(json.dumps({"environment": dict(os.environ)}))
+"""
+
+
+@pytest.fixture
+def make_job(tmp_path, hdfs, monkeypatch):
+    (tmp_path / "credentials").mkdir()
+    (tmp_path / "credentials" / "s3.json").write_text("{}")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "credentials"))
+
+    def make(program: str, **settings) -> Job:
+        document = {
+            "config": {
+                "command": [sys.executable, "-c", program],
+                "data_url": "hdfs://nowhere/data",
+                "data_manifest_sha256": "",
+                "model_url": hdfs.url,
+            },
+            "settings": {
+                "run": "mine",
+                "tf_config": {"cluster": {}, "task": {"type": "chief", "index": 0}},
+                "cache_dir": str(tmp_path / "cache"),
+                "export_dir": str(tmp_path / "export"),
+                "environment": {"MINE": "1"},
+                **settings,
+            },
+        }
+        (tmp_path / "config.json").write_text(json.dumps(document))
+        return Job(tmp_path)
+
+    return make
+
+
+def test_the_command_gets_the_contract(make_job, hdfs):
+    outcome = train(make_job(GOOD))
+    environment = outcome.summary["environment"]
+    assert all(environment[name] for name in CONTRACT)
+    assert environment["MINE"] == "1"
+    assert "CREDENTIALS_DIRECTORY" not in environment
+    assert hdfs.status("_SUCCESS") is not None
+
+
+def test_an_old_success_is_forgotten(make_job, hdfs):
+    train(make_job(GOOD))
+    with pytest.raises(JobError, match="status 3"):
+        train(make_job("raise SystemExit(3)"))
+    assert hdfs.status("_SUCCESS") is None
+
+
+def test_bad_input_is_not_tried_again(make_job):
+    with pytest.raises(BadInput, match="deeptrain_training"):
+        train(make_job("raise SystemExit(2)"))
+
+
+def test_a_command_that_leaves_nothing(make_job):
+    with pytest.raises(BadInput, match="DEEPTRAIN_EXPORT_DIR"):
+        train(make_job("pass"))
+
+
+def test_no_progress_ends_the_command(make_job):
+    began = time.monotonic()
+    with pytest.raises(JobError, match="no progress for 1 s.*deeptrain-worker"):
+        train(make_job("import time; time.sleep(600)", no_progress_seconds=1))
+    assert time.monotonic() - began < 20
+
+
+def test_sigterm_reaches_the_command(make_job, tmp_path):
+    program = """
+import os, signal, sys, time
+def stop(*_):
+    open(os.path.join(os.environ["DEEPTRAIN_CACHE_DIR"], "saved"), "w").close()
+    sys.exit(143)
+signal.signal(signal.SIGTERM, stop)
+open(os.path.join(os.environ["DEEPTRAIN_CACHE_DIR"], "ready"), "w").close()
+time.sleep(600)
+"""
+    make_job(program)
+    process = subprocess.Popen([sys.executable, "-m", "deeptrain.cli", "train", "--job", str(tmp_path)])
+    end = time.monotonic() + 30
+    while not (tmp_path / "cache" / "ready").exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 143
+    assert (tmp_path / "cache" / "saved").exists()
+    assert json.loads((tmp_path / "result.json").read_text())["status"] == "failed"
+
+
+def test_the_last_checkpoint_goes_to_s3(make_job, hdfs, s3_server, tmp_path):
+    (tmp_path / "credentials" / "s3.json").write_text(json.dumps(s3_server.credentials))
+    prefix = f"models/{secrets.token_hex(4)}/checkpoints"
+    job = make_job(GOOD, checkpoint_url=f"s3://{s3_server.bucket}/{prefix}", s3=s3_server.settings)
+    model = Hdfs(job.config["model_url"])
+    copier = CheckpointCopier(job, model)
+    assert copier.copy() is None
+
+    def names():
+        listing = s3_server.client.list_objects_v2(Bucket=s3_server.bucket, Prefix=prefix).get("Contents", [])
+        return {item["Key"].rsplit("/", 1)[1] for item in listing}
+
+    for step in (1, 2):
+        for suffix in ("index", "data-00000-of-00001"):
+            hdfs.write_bytes(f"checkpoints/ckpt-{step}.{suffix}", os.urandom(1000))
+        hdfs.write_bytes("checkpoints/checkpoint", f'model_checkpoint_path: "ckpt-{step}"\n'.encode())
+        assert copier.copy() == f"ckpt-{step}"
+        assert names() == {"checkpoint", f"ckpt-{step}.index", f"ckpt-{step}.data-00000-of-00001"}
+    assert copier.copy() is None
+
+
+def test_the_last_checkpoint_of_an_index():
+    assert last_checkpoint('model_checkpoint_path: "/a/b/ckpt-7"\nall_model_checkpoint_paths: "ckpt-6"\n') == "ckpt-7"
+    assert last_checkpoint("") is None
+
+
+def test_a_server_is_ready_when_its_port_answers(tmp_path, monkeypatch):
+    with socket.socket() as free, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(0)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        program = f"import socket, time; time.sleep(1); s = socket.create_server(('127.0.0.1', {port})); s.accept(); time.sleep(1)"
+        began = time.monotonic()
+        assert serve([sys.executable, "-c", program], dict(os.environ), ("127.0.0.1", port)) == 0
+        assert time.monotonic() - began > 1
+        assert systemd.recv(1000).startswith(b"READY=1")
+
+
+def test_a_server_that_fails_is_never_ready(tmp_path, monkeypatch):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(0)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        assert serve([sys.executable, "-c", "raise SystemExit(2)"], dict(os.environ), ("127.0.0.1", 9)) == 2
+        with pytest.raises(BlockingIOError):
+            systemd.recv(1000)
+
+
+@pytest.fixture
+def shards(hdfs):
+    import hashlib
+
+    entries = []
+    for index in range(5):
+        content = os.urandom(1000 + index)
+        hdfs.write_bytes(f"train-{index}.tfrecord", content)
+        entries.append(Entry(f"train-{index}.tfrecord", len(content), hashlib.sha256(content).hexdigest()))
+    hdfs.write_bytes(NAME, encode("s3://b/p", entries))
+    return hdfs
+
+
+def test_every_shard_goes_to_one_worker():
+    names = [f"s{index}" for index in range(7)]
+    assert sorted(share(names, 0, 3) + share(names, 1, 3) + share(names, 2, 3)) == names
+
+
+def test_fetch_brings_and_mends_a_share(shards, tmp_path):
+    cache = tmp_path / "cache"
+    paths = fetch(shards.url, cache, "train-*.tfrecord", 1, 2)
+    assert [path.name for path in paths] == ["train-1.tfrecord", "train-3.tfrecord"]
+    assert all(path.read_bytes() == shards.read_bytes(path.name) for path in paths)
+    paths[0].unlink()
+    paths[1].write_bytes(b"short")
+    again = fetch(shards.url, cache, "train-*.tfrecord", 1, 2)
+    assert all(path.read_bytes() == shards.read_bytes(path.name) for path in again)
+    # Another share takes the place of this one.
+    fetch(shards.url, cache, "train-*.tfrecord", 0, 2)
+    assert {path.name for path in cache.glob("train-*")} == {"train-0.tfrecord", "train-2.tfrecord", "train-4.tfrecord"}
+
+
+def test_fetch_refuses_damaged_data(shards, tmp_path):
+    shards.write_bytes("train-0.tfrecord", b"x" * 1000)
+    with pytest.raises(JobError, match="not what the manifest says"):
+        fetch(shards.url, tmp_path, "train-0*", 0, 1)
+    assert not Path(tmp_path, "train-0.tfrecord").exists()
+
+
+def test_fewer_shards_than_workers(shards, tmp_path):
+    with pytest.raises(BadInput, match="5 files like .* for 6 workers"):
+        fetch(shards.url, tmp_path, "train-*", 5, 6)
+
+
+def test_data_that_is_not_there(hdfs, tmp_path):
+    with pytest.raises(JobError, match=r"run data\.yml"):
+        fetch(hdfs.url, tmp_path, "train-*", 0, 1)

@@ -148,7 +148,7 @@ def gzip(content):
     Jars are compressed already, and what a compressor makes of them depends on its library's version.
     """
     parts = [b"\x1f\x8b\x08\0\0\0\0\0\0\xff"]
-    for start in range(0, len(content), BLOCK):
+    for start in range(0, max(len(content), 1), BLOCK):
         block = content[start : start + BLOCK]
         last = start + BLOCK >= len(content)
         parts += [struct.pack("<BHH", last, len(block), len(block) ^ 0xFFFF), block]

@@ -1,0 +1,93 @@
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From TFRecord shards to batches of images."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorflow as tf
+
+from deeptrain.fetch import fetch, share
+from deeptrain.hdfs import Hdfs
+from deeptrain.job import BadInput
+from deeptrain.resnet.options import Options
+
+TRAIN, TEST = "train-*.tfrecord", "test-*.tfrecord"
+DESCRIPTION = "dataset.json"
+SHUFFLE_EXAMPLES = 10_000
+# Pixels by which an image is shifted at most.
+SHIFT = 2
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the data is: the shape of an image (height, width, channels), the classes' names, the number of test examples."""
+
+    image_shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    test_examples: int
+
+
+def describe(data_dir: str) -> Description:
+    """Reads the data's description, from HDFS or a local directory."""
+    if data_dir.startswith("hdfs://"):
+        content = Hdfs(data_dir).read_bytes(DESCRIPTION)
+    else:
+        path = Path(data_dir, DESCRIPTION)
+        content = path.read_bytes() if path.is_file() else None
+    if content is None:
+        raise BadInput(f"{data_dir} has no {DESCRIPTION}: stage data that demo/dataset.py made, or write one")
+    document = json.loads(content)
+    return Description(tuple(document["image_shape"]), tuple(document["classes"]), document["test_examples"])
+
+
+def train_pattern(data_dir: str, cache: Path) -> str:
+    """Where a worker finds its training shards, the same path on all of them: its cache, or a directory that all see."""
+    return os.fspath(cache / "train" / TRAIN) if data_dir.startswith("hdfs://") else os.path.join(data_dir, TRAIN)
+
+
+def local_shards(data_dir: str, cache_dir: Path, pattern: str, index: int = 0, count: int = 1) -> list[Path]:
+    """This task's shards on this node; those of HDFS are brought to the cache, those of a local directory are used where they are."""
+    if data_dir.startswith("hdfs://"):
+        return fetch(data_dir, cache_dir, pattern, index, count)
+    found = sorted(str(path) for path in Path(data_dir).glob(pattern))
+    if len(found) < count:
+        raise BadInput(f"{data_dir} has {len(found)} files like {pattern} for {count} workers: make more shards, or use fewer workers")
+    return [Path(path) for path in share(found, index, count)]
+
+
+def _parse(record, shape):
+    features = {"image": tf.io.FixedLenFeature([], tf.string), "label": tf.io.FixedLenFeature([], tf.int64)}
+    parsed = tf.io.parse_single_example(record, features)
+    return tf.reshape(tf.io.decode_raw(parsed["image"], tf.uint8), shape), tf.cast(parsed["label"], tf.int32)
+
+
+def _distort(image, label):
+    shape = image.shape
+    image = tf.pad(image, [[SHIFT, SHIFT], [SHIFT, SHIFT], [0, 0]], mode="SYMMETRIC")
+    image = tf.image.random_crop(image, shape)
+    return tf.image.random_flip_left_right(image), label
+
+
+def train_batches(files: tf.data.Dataset, options: Options, shape: tuple[int, ...]) -> tf.data.Dataset:
+    """Endless shuffled batches of uint8 images [N, H, W, C] and int32 labels [N].
+
+    Native operations alone: a Python function in here would run on the chief for all workers.
+    """
+    dataset = files.interleave(tf.data.TFRecordDataset, cycle_length=4, deterministic=False)
+    dataset = dataset.cache().shuffle(SHUFFLE_EXAMPLES, reshuffle_each_iteration=True).repeat()
+    dataset = dataset.map(lambda record: _parse(record, shape), deterministic=False)
+    if options.use_distortion_for_training:
+        dataset = dataset.map(_distort, deterministic=False)
+    return dataset.batch(options.train_batch_size, drop_remainder=True).prefetch(4)
+
+
+def test_batches(files: list[Path], options: Options, shape: tuple[int, ...]) -> tf.data.Dataset:
+    """Every test example once, the last batch as small as it comes."""
+    dataset = tf.data.TFRecordDataset([os.fspath(path) for path in files])
+    return dataset.map(lambda record: _parse(record, shape)).batch(options.eval_batch_size).prefetch(2)

@@ -1,0 +1,55 @@
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Evaluation, and what is exported."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+def evaluate(model: keras.Model, batches: tf.data.Dataset) -> dict:
+    """Accuracy and mean loss over all examples."""
+    run = tf.function(lambda images: model(images, training=False), reduce_retracing=True)
+    right, loss, count = 0, 0.0, 0
+    for images, labels in batches:
+        logits = run(images)
+        right += int(np.sum(np.argmax(logits.numpy(), axis=1) == labels.numpy()))
+        loss += float(tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)))
+        count += len(labels)
+    return {"test_accuracy": right / count, "test_loss": loss / count, "test_examples": count}
+
+
+def save(model: keras.Model, directory: Path, checkpoint: str, metrics: dict) -> None:
+    """Writes ``saved_model``, ``checkpoint`` and ``metrics.json``; the directory holds all of them or what it held before."""
+    directory.mkdir(parents=True, exist_ok=True)
+    scratch = directory / ".part"
+    shutil.rmtree(scratch, ignore_errors=True)
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint(
+        name="serve",
+        fn=lambda images: {"probabilities": tf.nn.softmax(model(images, training=False))},
+        input_signature=[tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8, name="images")],
+    )
+    archive.write_out(str(scratch / "saved_model"), verbose=False)
+    (scratch / "checkpoint").mkdir()
+    for path in Path(checkpoint).parent.glob(Path(checkpoint).name + ".*"):
+        shutil.copyfile(path, scratch / "checkpoint" / path.name)
+    name = Path(checkpoint).name
+    (scratch / "checkpoint" / "checkpoint").write_text(f'model_checkpoint_path: "{name}"\nall_model_checkpoint_paths: "{name}"\n')
+    (scratch / "metrics.json").write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+    for path in scratch.iterdir():
+        target = directory / path.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        path.replace(target)
+    scratch.rmdir()

@@ -1,104 +1,154 @@
 # Copyright (c) 2026, The deeptrain.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Loops over the module of the same name until the job has ended, and shows its progress."""
+"""Action plugin deeptrain.cluster.job: loops over the module until the job has ended, and shows its progress."""
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import time
 
-from ansible.errors import AnsibleConnectionFailure
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.deeptrain.cluster.plugins.module_utils.job import FAILED, RUNNING, progress_line
+from ansible_collections.deeptrain.cluster.plugins.module_utils.job import (
+    ARGUMENT_SPEC,
+    ATTACH,
+    DONE,
+    FAILED,
+    REQUIRED_IF,
+    RUNNING,
+    START,
+    duration,
+    progress_line,
+)
 
 display = Display()
 
 MODULE = "deeptrain.cluster.job"
-# People read a line every so often; a module call costs the node more than a line does.
-SHOW_SECONDS = 5
+# The first looks come soon, since many jobs are short.
+FIRST_POLL = 0.5
+# A node that went away in the middle of a look would let ssh wait for hours.
+ANSWER_SECONDS = 60
+RETRY_SECONDS = 5
+
+
+@contextlib.contextmanager
+def answer_within(seconds):
+    """Raise AnsibleConnectionFailure in a block that takes longer."""
+
+    def expire(number, frame):
+        raise AnsibleConnectionFailure(f"no answer within {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, expire)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 class ActionModule(ActionBase):
+    """Start a job or attach to it, and wait for its end."""
+
     _supports_check_mode = True
     _supports_async = False
 
     def run(self, tmp=None, task_vars=None):
-        result = super().run(tmp, task_vars)
-        started = time.monotonic()
-        first = self._look(self._task.args, task_vars)
-        result.update(first)
-        args = self._task.args
-        waits = args.get("state", "started") == "started" and self._truth(args.get("wait", True))
-        if result.get("failed") or self._task.check_mode or not waits:
-            return result
+        """Return the module's result, of the job's end where the task waits for it."""
+        super().run(tmp, task_vars)
+        self._task_vars = task_vars
+        self._args = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC, required_if=REQUIRED_IF)[1]
+        began = time.monotonic()
+        first = self._look(self._task.args)
+        if self._args["state"] != "started" or "job_state" not in first:
+            return first
+        result = first
+        if self._args["wait"] and first["action"] in (START, ATTACH) and not self._task.check_mode and not first.get("failed"):
+            result = self._outcome(first, self._watch(first, began))
+        return {name: value for name, value in result.items() if name not in ("progress", "progress_offset")}
 
-        offset = result.get("progress_offset", 0)
-        self._shown = 0.0
-        self._show(result)
-        while result.get("job_state") == RUNNING:
-            timeout = int(args.get("timeout", 0))
-            if timeout and time.monotonic() - started > timeout:
-                result.update(failed=True, msg="%s goes on after %d s: attach to it by the same task" % (result["unit"], timeout))
-                return result
-            time.sleep(float(args.get("poll", 2)))
-            look = self._look_again({**args, "state": "observed", "progress_offset": offset}, task_vars)
-            if look.get("failed") or look.get("unreachable"):
-                return look
-            offset = look.get("progress_offset", offset)
-            look["changed"] = first.get("changed", False)
-            result = look
-            self._show(result)
-
-        document = result.get("result") or {}
-        if result.get("job_state") == FAILED:
-            result.update(failed=True, msg=result.get("reason", "%s failed" % result["unit"]))
-        elif self._truth(args.get("recheck", False)):
-            result["changed"] = bool(document.get("changed", False))
-        for name in ("progress", "progress_offset"):
-            result.pop(name, None)
+    def _outcome(self, first, last):
+        """Return the task's result from what the first and the last look gave."""
+        kept = {name: first[name] for name in ("changed", "invocation") if name in first}
+        result = {**first, **last, **kept}
+        if last.get("job_state") == FAILED:
+            result.update(failed=True, msg=last["reason"])
+        elif last.get("job_state") == DONE and self._args["recheck"]:
+            result["changed"] = bool(last["result"].get("changed"))
         return result
 
-    @staticmethod
-    def _truth(value):
-        return value if isinstance(value, bool) else str(value).lower() in ("true", "yes", "on", "1")
+    def _watch(self, look, began):
+        """Show the job's progress until it has ended; return the last look, failed when the task's time has."""
+        timeout = self._args["timeout"]
+        pause = min(FIRST_POLL, self._args["poll"])
+        restarts = look["restarts"]
+        newest, shown = None, float("-inf")
+        if look["job_state"] == RUNNING:
+            self._say("attached to the running job" if look["action"] == ATTACH else "started")
+        while True:
+            newest = look["progress"][-1] if look["progress"] else newest
+            ended = look["job_state"] != RUNNING
+            if newest and (ended or time.monotonic() - shown >= self._args["progress_interval"]):
+                self._say(progress_line(newest, self._args["kind"]))
+                newest, shown = None, time.monotonic()
+            if look["restarts"] > restarts:
+                restarts = look["restarts"]
+                self._say(f"ended before its work was done, and was started again by systemd ({restarts})")
+            if ended:
+                if look["job_state"] == DONE:
+                    self._say(f"done in {duration(look['result'].get('finished', 0) - look['result'].get('started', 0))}")
+                return look
+            if timeout and time.monotonic() - began >= timeout:
+                message = f"{look['unit']} is not done after {timeout} s, and goes on: start this again to attach to it"
+                return {**look, "failed": True, "msg": message}
+            time.sleep(pause)
+            pause = min(2 * pause, self._args["poll"])
+            look = self._look_again(look["progress_offset"])
+            if "job_state" not in look:
+                return look
 
-    def _look(self, args, task_vars):
-        return self._execute_module(module_name=MODULE, module_args=args, task_vars=task_vars)
+    def _look(self, args):
+        return self._execute_module(module_name=MODULE, module_args=args, task_vars=self._task_vars)
 
-    def _look_again(self, args, task_vars):
-        """Look at the job; go on trying while the node cannot be reached, for a while."""
-        patience = int(args.get("unreachable_timeout", 600))
-        since = None
+    def _look_again(self, offset):
+        """Look at the job, and try again for a while when that cannot be done; return the look, or its failure."""
+        # Neither configuration nor credentials travel to the node again.
+        args = {name: self._task.args[name] for name in ("kind", "run", "state_dir") if name in self._task.args}
+        args.update(state="observed", progress_offset=offset)
+        patience = self._args["unreachable_timeout"]
+        began = time.monotonic()
+        lost = False
         while True:
             try:
-                look = self._look(args, task_vars)
-                reason = look.get("msg") if look.get("unreachable") else None
-            except AnsibleConnectionFailure as error:
-                look, reason = {}, str(error)
-            if reason is None:
+                # A task with a time limit of its own has the one alarm there is.
+                with contextlib.nullcontext() if self._task.timeout else answer_within(ANSWER_SECONDS):
+                    look = self._look(args)
+            except AnsibleError as error:
+                look = {"unreachable": True, "msg": str(error)}
+            if "job_state" in look:
+                if lost:
+                    self._say(f"seen again after {duration(time.monotonic() - began)}")
                 return look
-            now = time.monotonic()
-            if since is None:
-                since = now
-                self._say("cannot be reached; the job goes on, trying again")
-            if now - since > patience:
-                return {
-                    "unreachable": True,
-                    "msg": "Not reachable for %d s (%s). The job goes on: start this again to attach to it" % (patience, reason),
-                }
-            time.sleep(min(10.0, float(args.get("poll", 2))))
-            self._connection.reset()
+            reason = " ".join(str(look.get("msg")).split())
+            if not lost:
+                self._say(f"cannot be seen, and goes on; trying again for {duration(patience)} ({reason})")
+                lost = True
+            if time.monotonic() - began >= patience:
+                message = f"The job could not be seen for {patience} s ({reason}). It goes on: start this again to attach to it"
+                return {**look, "msg": message}
+            time.sleep(RETRY_SECONDS)
+            self._reconnect()
 
-    def _show(self, look):
-        """Show the newest record, at most every few seconds, and the last one always."""
-        records = look.get("progress") or []
-        now = time.monotonic()
-        if records and (now - self._shown >= SHOW_SECONDS or look.get("job_state") != RUNNING):
-            self._shown = now
-            self._say(progress_line(records[-1]))
+    def _reconnect(self):
+        with contextlib.suppress(AnsibleError):
+            self._connection.reset()
+        # It may have gone when the node was started again.
+        self._connection._shell.tmpdir = None
 
     def _say(self, text):
-        # stderr is not buffered when it is no terminal; stdout is.
-        name = "%s %s" % (self._task.args.get("kind"), self._task.args.get("run"))
-        display.display("%s  %s" % (name, text), stderr=True)
+        # Ansible buffers stdout where it is no terminal, stderr it does not.
+        job = f"{self._task_vars['inventory_hostname']} {self._args['kind']} {self._args['run']}"
+        display.display(f"{job}: {text}", stderr=True)

@@ -1,24 +1,69 @@
 # Copyright (c) 2026, The deeptrain.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a job's state means and what is to be done about it: pure functions."""
+"""What a job's state means, what is to be done about it, and how it is told to people: pure functions."""
 
 from __future__ import annotations
 
+import json
+import math
 import re
 
+# The module's arguments, checked on the controller and on the node alike.
+ARGUMENT_SPEC = {
+    "kind": {"type": "str", "required": True},
+    "run": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["started", "armed", "stopped", "observed"], "default": "started"},
+    "config": {"type": "dict"},
+    "settings": {"type": "dict", "default": {}},
+    "credentials": {"type": "dict", "default": {}, "no_log": True},
+    "overwrite": {"type": "bool", "default": False},
+    "recheck": {"type": "bool", "default": False},
+    "user": {"type": "str", "default": "deeptrain"},
+    "state_dir": {"type": "path", "default": "/var/lib/deeptrain"},
+    "credentials_dir": {"type": "path", "default": "/run/deeptrain/credentials", "no_log": False},
+    "wait": {"type": "bool", "default": True},
+    "timeout": {"type": "int", "default": 0},
+    "poll": {"type": "float", "default": 2},
+    "progress_interval": {"type": "float", "default": 5},
+    "unreachable_timeout": {"type": "int", "default": 600},
+    "progress_offset": {"type": "int", "default": 0},
+}
+REQUIRED_IF = [("state", "started", ["config"]), ("state", "armed", ["config"])]
+
 RUN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-KIND_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 
 NONE, RUNNING, DONE, FAILED = "none", "running", "done", "failed"
+START, ATTACH, NOTHING, REFUSE = "start", "attach", "nothing", "refuse"
 
-# What a unit's ActiveState says of a job that is at work; "activating" is one
-# that waits for its automatic restart, too.
+# What is done about a job by its state, and by whether its configuration is the same.
+_ACTIONS = {
+    (NONE, True): START,
+    (NONE, False): START,
+    (RUNNING, True): ATTACH,
+    (RUNNING, False): REFUSE,
+    (DONE, True): NOTHING,
+    (DONE, False): REFUSE,
+    (FAILED, True): START,
+    (FAILED, False): REFUSE,
+}
+
+# A unit that waits for its automatic restart is "activating".
 _AT_WORK = ("active", "activating", "reloading", "deactivating")
 
 
-class Refused(Exception):
-    """The job cannot be started as asked; the message names the fix."""
+def name_errors(arguments):
+    """Return what is wrong with the names among a module's arguments: messages, none when all is well."""
+    errors = []
+    if not RUN_NAME.fullmatch(arguments["run"]):
+        errors.append(
+            f"deeptrain_run is '{arguments['run']}': use at most 63 of a-z, 0-9, dot, dash and underscore, a letter or digit first"
+        )
+    for name in [arguments["kind"], *arguments["credentials"]]:
+        if not NAME.fullmatch(name):
+            errors.append(f"'{name}' is no kind of job and no name of credentials: use a-z, 0-9 and dash, a letter first")
+    return errors
 
 
 def job_state(unit, result, has_progress):
@@ -32,14 +77,49 @@ def job_state(unit, result, has_progress):
     return NONE
 
 
+def decide(state, same, overwrite=False, recheck=False):
+    """Return what starting a job comes to: START, ATTACH, NOTHING or REFUSE.
+
+    ``overwrite`` starts a failed job though its configuration is another;
+    ``recheck`` starts a done one again, and both together a done one with
+    another configuration: what checks its own work has none to lose.
+    """
+    if state == DONE and recheck and (same or overwrite):
+        return START
+    if state == FAILED and overwrite:
+        return START
+    return _ACTIONS[state, same]
+
+
+def refusal(kind, run, state, difference, recheck=False):
+    """Return the message of a job that is refused: the difference, and what to do about it."""
+    fixes = ["use another deeptrain_run", "go back to the old values"]
+    if state == RUNNING:
+        fixes.insert(0, "stop it first with stop.yml")
+    elif state == FAILED or recheck:
+        fixes.append("set deeptrain_overwrite=true to start it with the new ones")
+    fix = f"{', '.join(fixes[:-1])} or {fixes[-1]}"
+    is_now = {RUNNING: "is running", DONE: "is done", FAILED: "has failed"}[state]
+    return f"Job {kind} of run {run} {is_now} with another configuration ({describe(difference)}): {fix}"
+
+
 def differences(old, new, path=""):
-    """Return the settings in which two configurations differ, as {path: {"was": …, "is": …}}."""
+    """Return where two configurations differ, as {path: {"was": …, "is": …}}; what is not set is None."""
     if isinstance(old, dict) and isinstance(new, dict):
         found = {}
         for key in sorted(set(old) | set(new)):
             found.update(differences(old.get(key), new.get(key), path + "." + key if path else key))
         return found
-    return {} if old == new else {path: {"was": old, "is": new}}
+    return {} if _as_text(old) == _as_text(new) else {path: {"was": old, "is": new}}
+
+
+def _as_text(value):
+    """Return a value with its numbers as text: which of both a template gives depends on Ansible's version."""
+    if isinstance(value, dict):
+        return {key: _as_text(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_as_text(item) for item in value]
+    return value if value is None else str(value)
 
 
 def describe(difference):
@@ -49,79 +129,90 @@ def describe(difference):
         was, now = pair["was"], pair["is"]
         if isinstance(was, list) and isinstance(now, list):
             was, now = _list_change(was, now)
-        parts.append("%s was %s and is now %s" % (path, was, now))
+        was, now = ("not set" if value is None else json.dumps(value, ensure_ascii=False, sort_keys=True) for value in (was, now))
+        parts.append(f"{path} was {was}, is now {now}")
     return "; ".join(parts)
 
 
 def _list_change(was, now):
     """Return both lists without what they share at their beginning and end."""
+    shorter = min(len(was), len(now))
     start = 0
-    while start < min(len(was), len(now)) and was[start] == now[start]:
+    while start < shorter and was[start] == now[start]:
         start += 1
     end = 0
-    while end < min(len(was), len(now)) - start and was[-1 - end] == now[-1 - end]:
+    while end < shorter - start and was[-1 - end] == now[-1 - end]:
         end += 1
     # The option before a changed value says which one it is.
     start = max(0, start - 1)
     return was[start : len(was) - end], now[start : len(now) - end]
 
 
-def decide(state, difference, overwrite=False, recheck=False):
-    """Return what starting a job comes to: "start", "attach" or "nothing".
-
-    The table of the design, by the state of the job of this run and kind and
-    the difference of its configuration; raises Refused where it refuses.
-    """
-    if state == NONE:
-        return "start"
-    if not difference:
-        if state == RUNNING:
-            return "attach"
-        if state == DONE:
-            return "start" if recheck else "nothing"
-        return "start"
-    if state == RUNNING:
-        fix = "stop it with stop.yml, or go on with the same configuration"
-    elif state == DONE:
-        fix = "choose another deeptrain_run, or go back to the same configuration"
-        if recheck and overwrite:
-            return "start"
-    else:
-        if overwrite:
-            return "start"
-        fix = "choose another deeptrain_run, go back to the same configuration, or set deeptrain_overwrite to true"
-    raise Refused("%s with another configuration (%s): %s" % (state, describe(difference), fix))
+def failure(unit_name, unit, result, log):
+    """Return why a job failed: its own words, or else what systemd and the journal know."""
+    if result is not None and result.get("error"):
+        return f"{unit_name}: {result['error']}"
+    reason, status = unit.get("Result", ""), unit.get("ExecMainStatus", "")
+    why = {
+        "success": "it was stopped, or the node was restarted",
+        "oom-kill": "the node ran out of memory, so give it more or the job less to do",
+        "signal": f"it was killed by signal {status}",
+        "core-dump": f"it crashed with signal {status}",
+        "timeout": "it did not end in time and was killed",
+        "exit-code": f"it ended with status {status}",
+    }.get(reason, f"{reason}, status {status}")
+    message = f"{unit_name} ended without a result: {why}. Started again, it goes on from where it was"
+    return f"{message}. Its journal ends: {' | '.join(log)}" if log else message
 
 
-def _amount(value, unit):
-    if unit == "bytes":
-        return "%.1f" % (value / 1048576.0)
-    return "%d" % value if float(value).is_integer() else "%.1f" % value
+def _finite(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _duration(seconds):
+def _number(value):
+    """Return a number as text: integers in full, others in three digits."""
+    return f"{value:.0f}" if isinstance(value, int) or abs(value) >= 100 else f"{value:.3g}"
+
+
+def _word(value):
+    """Return a text in one line, without what would steer a terminal."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in str(value)).split())
+
+
+def duration(seconds):
+    """Return seconds as people say them, such as 1m50s."""
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
-        return "%dh%02dm" % (hours, minutes)
-    return "%dm%02ds" % (minutes, seconds) if minutes else "%ds" % seconds
+        return f"{hours}h{minutes:02}m"
+    return f"{minutes}m{seconds:02}s" if minutes else f"{seconds}s"
 
 
-def progress_line(record):
-    """Return a progress record as a line for people."""
-    unit = record.get("unit") or ""
-    shown = "MiB" if unit == "bytes" else unit
-    parts = [str(record.get("phase") or "")]
-    done, total, rate = record.get("done"), record.get("total"), record.get("rate")
-    if done is not None:
-        if total:
-            parts.append("%s/%s %s (%.0f %%)" % (_amount(done, unit), _amount(total, unit), shown, 100.0 * done / total))
-        else:
-            parts.append("%s %s" % (_amount(done, unit), shown))
+def progress_line(record, kind=""):
+    """Return a record of progress as a line for people, whatever a command may have written there.
+
+    Bytes are shown as MiB, and the phase only where it is not the job's kind.
+    """
+    unit, scale = _word(record.get("unit") or ""), None
+    if unit == "bytes":
+        unit, scale = "MiB", 1048576.0
+    done, total, rate = (
+        (value / scale if scale else value) if _finite(value) else None
+        for value in (record.get(name) for name in ("done", "total", "rate"))
+    )
+    phase = _word(record.get("phase") or "")
+    parts = [phase] if phase != kind else []
+    if done is not None and total:
+        parts.append(f"{_number(done)}/{_number(total)} {unit} {100.0 * done / total:.1f} %")
+    elif done is not None:
+        parts.append(f"{_number(done)} {unit}")
     if rate:
-        parts.append("%.1f %s/s" % (rate / 1048576.0 if unit == "bytes" else rate, shown))
-    for name, value in (record.get("extra") or {}).items():
-        parts.append("%s %s" % (name.replace("_per_second", "/s"), "%.4g" % value if isinstance(value, float) else value))
-    if record.get("eta_seconds") is not None:
-        parts.append("ETA %s" % _duration(record["eta_seconds"]))
-    return "  ".join(part for part in parts if part)
+        parts.append(f"{_number(rate)} {unit}/s")
+    extra = record.get("extra")
+    for name, value in extra.items() if isinstance(extra, dict) else ():
+        if _finite(value) or isinstance(value, str):
+            parts.append(f"{_word(name).replace('_per_second', '/s')} {_number(value) if _finite(value) else _word(value)}")
+    eta = record.get("eta_seconds")
+    if _finite(eta) and eta >= 0:
+        parts.append(f"ETA {duration(eta)}")
+    return " ".join(part.strip() for part in parts if part)

@@ -13,9 +13,9 @@ description:
   - A job is an instance of the systemd unit C(deeptrain-KIND@RUN.service) that works in a directory of its own,
     C(STATE_DIR/runs/RUN/KIND). There it finds its configuration and leaves its progress and its result.
   - The job needs no controller. When the controller goes away the job goes on, and the same task attaches to it.
-  - The same run and kind with another configuration is refused with the difference.
-author:
-  - The deeptrain.cluster authors
+  - The same run and kind with another configuration is refused with the difference. A job that is not there or has
+    failed is started, one that is running is attached to, and one that is done is left as it is.
+author: The deeptrain.cluster authors (@deeptrain)
 attributes:
   action:
     description: Runs on the controller, which shows the progress and reconnects when the node was unreachable.
@@ -42,31 +42,37 @@ options:
     description:
       - V(started) starts the job or attaches to it, and waits for its end.
       - V(armed) leaves configuration and credentials for something else to start it, such as another unit's success.
+        It refuses just as V(started) does.
       - V(stopped) ends it in order and waits until it has ended.
-      - V(observed) looks and changes nothing.
+      - V(observed) looks and changes nothing. With O(config) it tells in RV(action) what V(started) would do.
     type: str
     choices: [started, armed, stopped, observed]
     default: started
   config:
-    description: What is done. It is compared with the configuration of the job that is there. No secrets here.
+    description:
+      - What is done. It is compared with the configuration of the job that is there. No secrets here.
+      - Required with O(state=started) and O(state=armed).
     type: dict
-    default: {}
   settings:
-    description: How it is done. It may change from one start to the next. No secrets here.
+    description: How it is done. It may change from one start to the next; a running job keeps its own. No secrets here.
     type: dict
     default: {}
   credentials:
-    description: Names of credentials and their content, a dictionary each. Kept in files that root alone reads.
+    description:
+      - Names of credentials and their content, a dictionary each. Kept in files that root alone reads.
+      - They are written when the job is started or armed, and left alone when it is running or done.
     type: dict
     default: {}
   overwrite:
-    description: Start a failed job again though its configuration is another.
+    description:
+      - Start a failed job again though its configuration is another.
+      - With O(recheck) also one that is done, since a job that checks its own work has none to lose.
     type: bool
     default: false
   recheck:
     description:
       - Start a job that is done again, to check its own work. The task has changed something only when the
-        job's result says so.
+        job's result says so, so it must wait for it; in check mode a job that is done counts as unchanged.
     type: bool
     default: false
   user:
@@ -86,19 +92,26 @@ options:
     type: bool
     default: true
   timeout:
-    description: Seconds to wait for the job's end, after which the task fails and the job goes on. 0 waits without limit.
+    description:
+      - Seconds to wait for the job's end, after which the task fails. 0 waits without limit.
+      - With O(state=started) the job goes on then; with O(state=stopped) it goes on ending, and the unit's own
+        C(TimeoutStopSec) kills it.
     type: int
     default: 0
   poll:
-    description: Seconds between two looks at the job.
+    description: Seconds between two looks at the job; the first ones come sooner.
     type: float
     default: 2
+  progress_interval:
+    description: Seconds between two lines of progress, at least.
+    type: float
+    default: 5
   unreachable_timeout:
-    description: Seconds for which the node may be unreachable while the job is waited for.
+    description: Seconds for which the node may be unreachable while the job is waited for. The job goes on meanwhile.
     type: int
     default: 600
   progress_offset:
-    description: Byte of the progress file at which to begin to read.
+    description: Byte of the progress file at which to begin to read, as the last look returned it.
     type: int
     default: 0
 """
@@ -121,6 +134,15 @@ EXAMPLES = r"""
     state: observed
   register: training
 
+- name: See whether the training could be started as it is configured now
+  deeptrain.cluster.job:
+    kind: train
+    run: default
+    state: observed
+    config: "{{ training_config }}"
+  register: training
+  failed_when: training.action == 'refuse'
+
 - name: Stop the training, which saves a checkpoint first
   deeptrain.cluster.job:
     kind: train
@@ -134,23 +156,42 @@ job_state:
   type: str
   returned: always
   sample: done
+action:
+  description:
+    - What O(state=started) or O(state=armed) came to, or in check mode or with O(state=observed) would come to,
+      V(start), V(attach), V(nothing) or V(refuse).
+  type: str
+  returned: when O(config) was given
+  sample: attach
+reason:
+  description: Why the job failed.
+  type: str
+  returned: when the job failed
+refusal:
+  description: Why O(state=started) would refuse, and what to do about it.
+  type: str
+  returned: with O(state=observed), when RV(action) is V(refuse)
 unit:
   description: Name of the unit.
   type: str
   returned: always
   sample: deeptrain-train@default.service
 difference:
-  description: What differs from the configuration of the job that is there, C(was) and C(is) by name.
+  description: What differs from the configuration of the job that is there, C(was) and C(is) by its dotted name.
   type: dict
   returned: when O(config) was given
   sample: {"source": {"was": "s3://bucket/a", "is": "s3://bucket/b"}}
 progress:
-  description: Records of progress since O(progress_offset).
+  description: Records of progress since O(progress_offset), only the newest where there are many.
   type: list
   elements: dict
-  returned: always
+  returned: with O(state=observed)
 progress_offset:
   description: Byte at which the next look at the progress begins.
+  type: int
+  returned: with O(state=observed)
+restarts:
+  description: How often systemd has started the running job again by itself.
   type: int
   returned: always
 result:
@@ -164,29 +205,35 @@ log:
   returned: when the job failed
 """
 
+import contextlib
+import fcntl
 import grp
 import json
 import os
 import pwd
 import tempfile
+import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.deeptrain.cluster.plugins.module_utils.job import (
+    ARGUMENT_SPEC,
     DONE,
     FAILED,
-    KIND_NAME,
     NONE,
-    RUN_NAME,
+    REFUSE,
+    REQUIRED_IF,
     RUNNING,
-    Refused,
+    START,
     decide,
-    describe,
     differences,
+    failure,
     job_state,
+    name_errors,
+    refusal,
 )
 
-# A look at a long job returns at most so much of its progress.
-PROGRESS_BYTES = 65536
+# A look returns at most so much of the progress, its end.
+PROGRESS_BYTES = 16384
 LOG_LINES = 20
 
 
@@ -194,30 +241,36 @@ def read_json(path):
     """Return the document in a file; None when there is none, or none yet."""
     try:
         with open(path, encoding="utf-8") as file:
-            return json.load(file)
+            document = json.load(file)
     except (FileNotFoundError, ValueError):
         return None
+    return document if isinstance(document, dict) else None
 
 
-def write_file(path, text, mode, uid, gid):
-    """Write a file in one step; nobody ever sees a half, or a mode that is too wide."""
+def write_file(path, text, mode, gid):
+    """Write a file of root's in one step; nobody ever sees half of it, or a mode that is too wide."""
     handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path))
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            os.fchown(handle, uid, gid)
-            os.fchmod(handle, mode)
             file.write(text)
+            os.fchown(handle, 0, gid)
+            os.fchmod(handle, mode)
         os.rename(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
 
 
-def make_directory(path, mode, uid, gid):
-    """Make a directory, with its parents, and give it mode and owner."""
-    os.makedirs(path, exist_ok=True)
-    os.chmod(path, mode)
-    os.chown(path, uid, gid)
+def make_directory(path, mode, uid=0, gid=0):
+    """Make a directory where there is none, and give it mode and owner; refuse a link that the job's user put there."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, mode)
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        os.fchmod(handle, mode)
+        os.fchown(handle, uid, gid)
+    finally:
+        os.close(handle)
 
 
 class Job:
@@ -226,245 +279,237 @@ class Job:
     def __init__(self, module):
         params = module.params
         self.module = module
-        self.unit = "deeptrain-%s@%s.service" % (params["kind"], params["run"])
+        self.params = params
+        self.unit = f"deeptrain-{params['kind']}@{params['run']}.service"
         self.directory = os.path.join(params["state_dir"], "runs", params["run"], params["kind"])
-        self.credentials_directory = os.path.join(params["credentials_dir"], params["run"])
-        self.config = params["config"]
         self.document = {"config": params["config"], "settings": params["settings"]}
+        # What arming leaves is for work that is still to be done.
+        self.recheck = params["recheck"] and params["state"] != "armed"
 
     def path(self, name):
         return os.path.join(self.directory, name)
+
+    def refusal(self, state, difference):
+        return refusal(self.params["kind"], self.params["run"], state, difference, self.recheck)
+
+    def stored(self):
+        return read_json(self.path("config.json")) or {}
+
+    @contextlib.contextmanager
+    def alone(self):
+        """Keep other controllers from starting or arming a job meanwhile."""
+        try:
+            handle = os.open(self.params["state_dir"], os.O_RDONLY)
+        except FileNotFoundError:
+            if not self.module.check_mode:
+                self.module.fail_json(msg=f"There is no {self.params['state_dir']} on this node: run role deeptrain.cluster.runtime first")
+            yield
+            return
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
 
     def systemctl(self, *arguments):
         """Run systemctl and fail with its own words."""
         code, output, error = self.module.run_command(["systemctl", *arguments])
         if code != 0:
-            self.module.fail_json(
-                msg="systemctl %s: %s" % (" ".join(arguments), (error or output).strip()), unit=self.unit, log=self.journal()
-            )
+            self.module.fail_json(msg=f"systemctl {' '.join(arguments)}: {(error or output).strip()}", unit=self.unit)
         return output
 
     def properties(self):
-        output = self.systemctl("show", "--property=LoadState,ActiveState,SubState,Result,ExecMainStatus,NeedDaemonReload", self.unit)
+        names = "LoadState,ActiveState,Result,ExecMainStatus,NRestarts,NeedDaemonReload"
+        output = self.systemctl("show", "--property=" + names, self.unit)
         return dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
 
     def look(self):
-        """Return the job's state and its stored document. The unit is asked first: a job writes its result, then ends."""
+        """Return the unit's properties, the job's result and its state. The unit comes first: a job writes its result, then ends."""
         unit = self.properties()
-        state = job_state(unit, read_json(self.path("result.json")), os.path.exists(self.path("progress.jsonl")))
-        return state, read_json(self.path("config.json")), unit
+        result = read_json(self.path("result.json"))
+        return unit, result, job_state(unit, result, os.path.exists(self.path("progress.jsonl")))
 
     def progress(self):
-        """Return whole new records of progress, and where to go on."""
-        offset = self.module.params["progress_offset"]
+        """Return the newest whole records of progress, and where to go on."""
+        offset = self.params["progress_offset"]
         try:
             with open(self.path("progress.jsonl"), "rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 # A job that was started again begins its file anew.
-                file.seek(offset if offset <= size else 0)
-                offset = file.tell()
+                offset = max(offset if offset <= size else 0, size - PROGRESS_BYTES)
+                file.seek(offset)
                 data = file.read(PROGRESS_BYTES)
         except FileNotFoundError:
             return [], 0
         data = data[: data.rfind(b"\n") + 1]
         records = []
         for line in data.splitlines():
-            try:
-                records.append(json.loads(line))
-            except ValueError:
-                continue  # what a user's own command wrote there
+            with contextlib.suppress(ValueError):  # the rest of a cut line, or what a user's own command wrote there
+                records.append(json.loads(line, parse_constant=lambda constant: None))
         return [record for record in records if isinstance(record, dict)], offset + len(data)
 
     def snapshot(self):
         """Return what the module tells of the job."""
-        state, stored, unit = self.look()
-        records, offset = self.progress()
-        told = {
-            "unit": self.unit,
-            "job_state": state,
-            "progress": records,
-            "progress_offset": offset,
-            "result": read_json(self.path("result.json")),
-        }
-        if self.config and stored is not None:
-            told["difference"] = differences(stored.get("config"), self.config)
+        unit, result, state = self.look()
+        told = {"unit": self.unit, "job_state": state, "result": result, "restarts": int(unit.get("NRestarts") or 0)}
+        if self.params["state"] in ("started", "observed"):
+            told["progress"], told["progress_offset"] = self.progress()
         if state == FAILED:
             told["log"] = self.journal()
-            told["msg"] = self.why(unit, told["result"], told["log"])
+            told["reason"] = failure(self.unit, unit, result, told["log"])
         return told
 
     def journal(self):
-        code, output, _error = self.module.run_command(
-            ["journalctl", "--unit", self.unit, "--lines", str(LOG_LINES), "--output", "cat", "--no-pager"]
+        self.module.run_command(["journalctl", "--sync"])
+        code, output, error = self.module.run_command(
+            ["journalctl", "--unit", self.unit, "--lines", str(LOG_LINES), "--output", "cat", "--no-pager", "--quiet"]
         )
-        return output.splitlines() if code == 0 else []
+        return output.splitlines() if code == 0 else [error.strip()]
 
-    def why(self, unit, result, log):
-        """Return in one line why the job failed."""
-        if result is not None and result.get("error"):
-            return "%s: %s" % (self.unit, result["error"])
-        return "%s ended without a result (%s, status %s): %s" % (
-            self.unit,
-            unit.get("Result"),
-            unit.get("ExecMainStatus"),
-            " | ".join(log[-5:]) or "its journal is empty",
-        )
-
-    def credential_files(self):
-        return {
-            os.path.join(self.credentials_directory, name + ".json"): json.dumps(content, sort_keys=True)
-            for name, content in self.module.params["credentials"].items()
-        }
+    def write_config(self):
+        """Write configuration and settings; return whether they were others before."""
+        if self.stored() == self.document:
+            return False
+        if not self.module.check_mode:
+            user = self.params["user"]
+            try:
+                uid, gid = pwd.getpwnam(user).pw_uid, grp.getgrnam(user).gr_gid
+            except KeyError:
+                self.module.fail_json(msg=f"There is no user and group {user} on this node: run role deeptrain.cluster.runtime first")
+            run = os.path.dirname(self.directory)
+            for directory in (os.path.dirname(run), run, self.directory):
+                make_directory(directory, 0o755, uid, gid)
+            write_file(self.path("config.json"), json.dumps(self.document, indent=2, sort_keys=True) + "\n", 0o640, gid)
+        return True
 
     def write_credentials(self):
         """Write the credentials for root alone; return whether any was another before."""
         changed = False
-        for path, text in self.credential_files().items():
-            try:
-                with open(path, encoding="utf-8") as file:
-                    if file.read() == text:
-                        continue
-            except FileNotFoundError:
-                pass
+        base = self.params["credentials_dir"]
+        directory = os.path.join(base, self.params["run"])
+        for name, content in self.params["credentials"].items():
+            path = os.path.join(directory, name + ".json")
+            if read_json(path) == content:
+                continue
             changed = True
             if not self.module.check_mode:
-                parent = os.path.dirname(self.module.params["credentials_dir"].rstrip("/"))
-                for directory in (parent, self.module.params["credentials_dir"], self.credentials_directory):
-                    if not os.path.isdir(directory) or directory != parent:
-                        make_directory(directory, 0o700, 0, 0)
-                write_file(path, text, 0o600, 0, 0)
+                os.makedirs(os.path.dirname(base), exist_ok=True)
+                make_directory(base, 0o700)
+                make_directory(directory, 0o700)
+                write_file(path, json.dumps(content), 0o600, 0)
         return changed
 
-    def write_config(self):
-        """Write configuration and settings; return whether they were others before."""
-        if read_json(self.path("config.json")) == self.document:
+    def start(self, state, unit):
+        """Start the job; return whether that changed anything."""
+        if self.module.check_mode:
+            # What a job that checks its own work would change, nobody knows yet.
+            return self.write_config() or state != DONE
+        if unit.get("LoadState") != "loaded":
+            self.module.fail_json(
+                msg=f"{self.unit} cannot be started, its unit is {unit.get('LoadState')}: run the role that installs it first",
+                unit=self.unit,
+            )
+        # Before the configuration is replaced, so that nobody takes the old result for the new configuration's.
+        for name in ("result.json", "progress.jsonl"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path(name))
+        changed = self.write_config()
+        self.write_credentials()
+        if unit.get("NeedDaemonReload") == "yes":
+            self.systemctl("daemon-reload")
+        if unit.get("ActiveState") == "failed":
+            self.systemctl("reset-failed", self.unit)
+        code, output, error = self.module.run_command(["systemctl", "start", self.unit])
+        if code != 0 and self.look()[2] != FAILED:
+            self.module.fail_json(msg=f"{self.unit} did not start: {(error or output).strip()}", unit=self.unit)
+        return changed or state != DONE
+
+    def arm(self):
+        """Leave what the job needs, for something else to start it; return whether anything changed."""
+        config = self.write_config()
+        return self.write_credentials() or config
+
+    def stop(self):
+        """End the job in order; return whether it was running."""
+        if self.look()[2] != RUNNING:
             return False
         if not self.module.check_mode:
-            try:
-                uid = pwd.getpwnam(self.module.params["user"]).pw_uid
-                gid = grp.getgrnam(self.module.params["user"]).gr_gid
-            except KeyError:
-                self.module.fail_json(
-                    msg="There is no user and group %s on this node: run role deeptrain.cluster.runtime first" % self.module.params["user"]
-                )
-            make_directory(os.path.dirname(self.directory), 0o755, uid, gid)
-            make_directory(self.directory, 0o755, uid, gid)
-            write_file(self.path("config.json"), json.dumps(self.document, indent=2, sort_keys=True) + "\n", 0o640, 0, gid)
+            began = time.monotonic()
+            timeout = self.params["timeout"]
+            self.systemctl("stop", "--no-block", self.unit)
+            while self.look()[2] == RUNNING:
+                if timeout and time.monotonic() - began >= timeout:
+                    message = f"{self.unit} was told to end {timeout} s ago and is still ending: wait for it, or give it a longer timeout"
+                    self.module.fail_json(msg=message, unit=self.unit)
+                time.sleep(0.5)
         return True
 
-    def forget_last(self):
-        """Remove what an earlier start left, so that it is not taken for this one's."""
-        for name in ("result.json", "progress.jsonl"):
-            if os.path.exists(self.path(name)):
-                os.unlink(self.path(name))
+
+def compare(job, state):
+    """Return what starting the job comes to, and the difference of its configuration."""
+    # A configuration that nothing has begun to work on binds nobody.
+    difference = {} if state == NONE else differences(job.stored().get("config", {}), job.params["config"])
+    return decide(state, not difference, job.params["overwrite"], job.recheck), difference
 
 
-def start(job, state, unit, action):
-    """Start the job when that is the action; return whether the task changed anything."""
+def ensure(job):
+    """Start or arm the job, attach to it or refuse; return the module's result."""
     module = job.module
-    if action != "start":
-        return False
-    if unit.get("LoadState") != "loaded":
-        if module.check_mode:
-            return True  # the unit would be installed by now
-        module.fail_json(msg="%s is not installed on this node: run its role first" % job.unit, unit=job.unit)
-    recheck = state == DONE
-    job.write_config()
-    job.write_credentials()
-    if not module.check_mode:
-        job.forget_last()
-        if unit.get("NeedDaemonReload") == "yes":
-            job.systemctl("daemon-reload")
-        if unit.get("ActiveState") == "failed":
-            job.systemctl("reset-failed", job.unit)
-        job.systemctl("start", job.unit)
-    # Whether a job that checks its own work changed anything, its result tells.
-    return not recheck
+    with job.alone():
+        unit, _result, state = job.look()
+        before = job.stored()
+        action, difference = compare(job, state)
+        if action == REFUSE:
+            module.fail_json(
+                msg=job.refusal(state, difference),
+                action=action,
+                difference=difference,
+                unit=job.unit,
+                job_state=state,
+            )
+        changed = False
+        if action == START:
+            changed = job.start(state, unit) if module.params["state"] == "started" else job.arm()
+    told = {"changed": changed, "action": action, "difference": difference}
+    if action == START and before != job.document:
+        told["diff"] = {
+            "before": before,
+            "after": job.document,
+            "before_header": job.path("config.json"),
+            "after_header": job.path("config.json"),
+        }
+    return told
 
 
-def arm(job, state, action):
-    """Leave what the job needs, for something else to start it; return whether anything changed."""
-    if action != "start" or state == FAILED and read_json(job.path("config.json")) == job.document:
-        # A failed job is not started here, but has what it needs for the next time.
-        return job.write_credentials() if state == FAILED else False
-    config = job.write_config()
-    credentials = job.write_credentials()
-    if state == FAILED and not job.module.check_mode:
-        job.forget_last()
-    return config or credentials
-
-
-def stop(job, state):
-    if state != RUNNING:
-        return False
-    if not job.module.check_mode:
-        # Returns when the job has ended; the unit's TimeoutStopSec bounds it.
-        job.systemctl("stop", job.unit)
-    return True
+def tell(job):
+    """Do what the module is asked, and return its result."""
+    module = job.module
+    state = module.params["state"]
+    if state in ("started", "armed"):
+        told = ensure(job)
+    else:
+        told = {"changed": state == "stopped" and job.stop()}
+    told.update(job.snapshot())
+    if state == "observed" and module.params["config"] is not None:
+        told["action"], told["difference"] = compare(job, told["job_state"])
+        if told["action"] == REFUSE:
+            told["refusal"] = job.refusal(told["job_state"], told["difference"])
+    return told
 
 
 def main():
-    module = AnsibleModule(
-        argument_spec=dict(
-            kind=dict(type="str", required=True),
-            run=dict(type="str", required=True),
-            state=dict(type="str", choices=["started", "armed", "stopped", "observed"], default="started"),
-            config=dict(type="dict", default={}),
-            settings=dict(type="dict", default={}),
-            credentials=dict(type="dict", default={}, no_log=True),
-            overwrite=dict(type="bool", default=False),
-            recheck=dict(type="bool", default=False),
-            user=dict(type="str", default="deeptrain"),
-            state_dir=dict(type="path", default="/var/lib/deeptrain"),
-            credentials_dir=dict(type="path", default="/run/deeptrain/credentials"),
-            wait=dict(type="bool", default=True),
-            timeout=dict(type="int", default=0),
-            poll=dict(type="float", default=2),
-            unreachable_timeout=dict(type="int", default=600),
-            progress_offset=dict(type="int", default=0, no_log=False),
-        ),
-        supports_check_mode=True,
-    )
-    params = module.params
-    if not RUN_NAME.fullmatch(params["run"]):
-        module.fail_json(
-            msg="deeptrain_run is '%s': use at most 63 of a-z, 0-9, dot, dash and underscore, a letter or digit first" % params["run"]
-        )
-    if not KIND_NAME.fullmatch(params["kind"]):
-        module.fail_json(msg="kind is '%s': use lower case letters, digits and dashes" % params["kind"])
-
+    """Run the module."""
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, required_if=REQUIRED_IF, supports_check_mode=True)
+    for message in name_errors(module.params):
+        module.fail_json(msg=message)
     job = Job(module)
-    state, stored, unit = job.look()
-    difference = differences(stored.get("config"), job.config) if stored and job.config else {}
-    changed = False
-    # A configuration that nothing has begun to work on binds nobody.
-    before = stored if stored is not None and state != NONE else {}
-
-    if params["state"] in ("started", "armed"):
-        try:
-            action = decide(state, difference, params["overwrite"], params["recheck"])
-        except Refused as refusal:
-            module.fail_json(
-                msg="Job %s of run %s is %s" % (params["kind"], params["run"], refusal), difference=difference, unit=job.unit, job_state=state
-            )
-        if params["state"] == "started":
-            changed = start(job, state, unit, action)
-        else:
-            changed = arm(job, state, action)
-    elif params["state"] == "stopped":
-        changed = stop(job, state)
-
-    told = job.snapshot()
-    if changed and params["state"] in ("started", "armed"):
-        told["diff"] = {"before": before, "after": job.document, "before_header": job.unit, "after_header": job.unit}
-    message = told.pop("msg", None)
-    if message and params["state"] == "started" and not module.check_mode:
-        module.fail_json(msg=message, changed=changed, **told)
-    if message:
-        told["reason"] = message
-    if difference and params["state"] == "observed":
-        told["reason"] = describe(difference)
-    module.exit_json(changed=changed, **told)
+    try:
+        told = tell(job)
+    except OSError as error:
+        module.fail_json(msg=f"{job.unit}: {error}", unit=job.unit)
+    if module.params["state"] == "started" and told["job_state"] == FAILED and not module.check_mode:
+        module.fail_json(msg=told["reason"], **told)
+    module.exit_json(**told)
 
 
 if __name__ == "__main__":

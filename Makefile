@@ -30,7 +30,7 @@ demo: ## Train on five nodes of this machine; the model lands in an S3 server on
 	@mkdir -p -m 0700 .demo && date +%s >.demo/started
 	@$(MAKE) --no-print-directory --jobs=3 prepare
 	@demo/run.sh ansible-playbook demo/s3.yml
-	@demo/run.sh python demo/dataset.py --upload
+	@demo/run.sh python demo/dataset.py fashion-mnist --to s3://deeptrain/fashion-mnist
 	@DEEPTRAIN_STAGES_FILE=.demo/stages.json demo/run.sh ansible-playbook playbooks/site.yml
 	@demo/run.sh python demo/summary.py
 

@@ -11,6 +11,7 @@ AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY. Prints {"accuracy": â€¦, "examples": â
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
 import tempfile
@@ -84,6 +85,8 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = arguments()
+    if importlib.util.find_spec("tensorflow") is None:
+        raise Failure(f"{sys.executable} has no TensorFlow: use a Python that has it (pip install tensorflow-cpu)")
     images, labels = test_images(options.data)
     print(json.dumps({"accuracy": accuracy(options.model_uri, images, labels), "examples": len(labels)}))
 

@@ -51,7 +51,7 @@ class S3:
         import boto3
 
         self.url = url.rstrip("/")
-        self.bucket, _, self.prefix = self.url.removeprefix("s3://").partition("/")
+        self.bucket, self.prefix = (self.url.removeprefix("s3://").split("/", 1) + [""])[:2]
         if not self.bucket or not self.prefix:
             raise Failure(f"{url!r} is not like s3://BUCKET/PREFIX")
         try:

@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+
 from shards import Failure, records, sources
 from shards.stores import S3, Directory, store
 

@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+
 from shards import Failure, sources
 from shards.stores import S3
 

@@ -119,6 +119,7 @@ def s3_env(s3_process, monkeypatch):
 def bucket(s3_env):
     """The name of a bucket that is there."""
     import boto3
+
     from bucket import ensure
 
     ensure(boto3.client("s3"), "data")

@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 
 import boto3
-import dataset
 import pytest
+
+import dataset
 from shards import Failure, sources
 from shards.stores import S3, Directory, store
 

@@ -10,9 +10,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 import dataset
 import evaluate
-import pytest
 from shards import sources
 from shards.stores import S3
 

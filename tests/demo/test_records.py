@@ -8,6 +8,7 @@ import hashlib
 
 import google_crc32c
 import numpy as np
+
 from shards import records
 
 # Two examples with images of 2x2x3, as TensorFlow 2.21's TFRecordWriter wrote them.

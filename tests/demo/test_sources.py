@@ -12,6 +12,7 @@ import threading
 import numpy as np
 import pytest
 from conftest import CIFAR_10_CLASSES, cifar_10_files, idx
+
 from shards import Failure, sources
 
 

@@ -8,6 +8,7 @@ import json
 
 import boto3
 import pytest
+
 import summary
 from shards import Failure
 

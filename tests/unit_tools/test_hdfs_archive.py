@@ -55,12 +55,7 @@ def maven(tmp_path, monkeypatch, jars):
         (store / name).write_bytes(content)
     program = tmp_path / "bin" / "mvn"
     program.parent.mkdir()
-    program.write_text(
-        "#!/bin/sh\n"
-        f'echo "$@" >{tmp_path}/arguments\n'
-        "for a; do case $a in -DoutputDirectory=*) to=${a#*=};; esac; done\n"
-        f'cp {store}/* "$to"\n'
-    )
+    program.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/arguments\nfor a; do case $a in -DoutputDirectory=*) to=${{a#*=}};; esac; done\ncp {store}/* "$to"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     monkeypatch.setattr(build, "LOCK", tmp_path / "jars.lock")
@@ -193,14 +188,10 @@ def test_launcher_runs_a_daemon_with_its_options(launch):
     )
     assert status == 0
     # Of two heaps, Java takes the last.
-    assert arguments == (
-        "-Dproc_namenode -Xmx300m -Da=1 -Db=2 -Xmx100m org.apache.hadoop.hdfs.server.namenode.NameNode -format"
-    )
+    assert arguments == ("-Dproc_namenode -Xmx300m -Da=1 -Db=2 -Xmx100m org.apache.hadoop.hdfs.server.namenode.NameNode -format")
     share = f"{launch.home}/share/hadoop"
     assert classpath.split(":")[0] == "/etc/hadoop"
-    assert {f"{share}/common/*", f"{share}/common/lib/*", f"{share}/hdfs", f"{share}/hdfs/*"} <= set(
-        classpath.split(":")
-    )
+    assert {f"{share}/common/*", f"{share}/common/lib/*", f"{share}/hdfs", f"{share}/hdfs/*"} <= set(classpath.split(":"))
 
 
 def test_launcher_runs_a_command_with_the_client_s_options(launch):

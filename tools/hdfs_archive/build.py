@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright (c) 2026, The deeptrain.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -59,8 +58,7 @@ def fetch(directory, repository=None):
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode != 0:
         raise BuildError(
-            "Maven could not fetch the jars; a proxy or a mirror goes into its settings.xml. It said:\n"
-            + "\n".join(done.stdout.splitlines()[:15])
+            "Maven could not fetch the jars; a proxy or a mirror goes into its settings.xml. It said:\n" + "\n".join(done.stdout.splitlines()[:15])
         )
 
 
@@ -88,10 +86,7 @@ def verify(jars, lock):
         if sha256(jars[name]) != expected[name]
     ]
     if problems:
-        raise BuildError(
-            "the jars are not those of the lock file; after a wanted change of pom.xml run with --update-lock:\n"
-            + "\n".join(problems)
-        )
+        raise BuildError("the jars are not those of the lock file; after a wanted change of pom.xml run with --update-lock:\n" + "\n".join(problems))
 
 
 def place(name, version):
@@ -188,9 +183,7 @@ def build(output, repository=None, update_lock=False):
 def main(arguments=None):
     """Build as the command line says; return the exit status."""
     parser = argparse.ArgumentParser(description="Build an archive with HDFS alone from Maven artifacts.")
-    parser.add_argument(
-        "--output", type=pathlib.Path, metavar="FILE", help="archive to write (default: hadoop-VERSION-hdfs.tar.gz)"
-    )
+    parser.add_argument("--output", type=pathlib.Path, metavar="FILE", help="archive to write (default: hadoop-VERSION-hdfs.tar.gz)")
     parser.add_argument(
         "--maven-repository",
         type=pathlib.Path,

@@ -9,7 +9,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 PATH="$PWD/.venv/bin:$PATH"
-nodes=$(sed -n 's/^ *deeptrain_address: //p' inventories/local/hosts.yml | paste -sd,)
+nodes=$(sed -n 's/^ *deeptrain_address: //p' inventories/local/hosts.yml 2>/dev/null | paste -sd,)
 no_proxy="${no_proxy:-${NO_PROXY:-}},$nodes"
 NO_PROXY=$no_proxy
 export PATH no_proxy NO_PROXY

@@ -80,7 +80,7 @@ def _keyring(entry: str) -> str:
 
     `entry` is FILE:NUMBER, of a line in a .list file and of a stanza in a .sources file.
     """
-    file, _, number = entry.rpartition(":")
+    file, number = entry.rsplit(":", 1)
     lines = Path(file).read_text(encoding="utf-8").splitlines()
     if file.endswith(".sources"):
         stanzas = "\n".join(line for line in lines if not line.startswith("#")).strip()

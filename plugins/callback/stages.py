@@ -14,7 +14,7 @@ description:
   - Adds up the seconds of the plays by the playbook file that holds them, and shows one line at the end.
   - The stages of C(deeptrain.cluster.site) are the files that it imports.
 author:
-  - The deeptrain.cluster authors
+  - The deeptrain.cluster authors (@deeptrain)
 options:
   file:
     description: File to which the stages are written at the end, as a JSON object of seconds by stage.

@@ -50,7 +50,10 @@ def test_what_is_exported_is_verified_and_listed(make_job, model, s3_server, hdf
             {"data_manifest": f"{hdfs.url}/{manifest.NAME}", "events_url": "hdfs://n/events"},
         )
     )
-    read = lambda key: s3_server.client.get_object(Bucket=s3_server.bucket, Key=f"{prefix}/{key}")["Body"].read()  # noqa: E731
+
+    def read(key):
+        return s3_server.client.get_object(Bucket=s3_server.bucket, Key=f"{prefix}/{key}")["Body"].read()
+
     document = json.loads(read("manifest.json"))
     assert document["model_uri"] == outcome.summary["model_uri"] == f"s3://{s3_server.bucket}/{prefix}/saved_model"
     assert document["metrics"]["test_accuracy"] == 0.9

@@ -13,6 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import boto3.exceptions
 import botocore.exceptions
 
 from deeptrain import manifest, s3
@@ -101,9 +102,11 @@ class Export:
                 self.client.upload_file(str(path), self.bucket, self.key(name))
             except botocore.exceptions.ClientError:
                 raise
-            except Exception as error:
+            except boto3.exceptions.S3UploadFailedError as error:
                 # boto3 wraps what happened in an error of its own.
-                raise error.__cause__ or error.__context__ or error from None
+                if isinstance(error.__context__, botocore.exceptions.ClientError):
+                    raise error.__context__ from None
+                raise JobError(f"{path} cannot be uploaded to {self.url}: {error}") from error
             body = self.client.get_object(Bucket=self.bucket, Key=self.key(name))["Body"]
             stored = _digest(iter(lambda: body.read(CHUNK_BYTES), b""))
         if stored != (length, sha256):
@@ -138,7 +141,7 @@ class Export:
         """What the model was trained on, by the data's manifest."""
         if not url:
             return None
-        directory, _, name = url.rpartition("/")
+        directory, name = url.rsplit("/", 1)
         content = Hdfs(directory).read_bytes(name)
         if content is None:
             return None

@@ -6,10 +6,15 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
+import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import boto3
+import boto3.exceptions
 import botocore.config
 import botocore.exceptions
 
@@ -25,6 +30,21 @@ _WRONG_CREDENTIALS = (
     "AuthorizationHeaderMalformed",
     "XAdminUserNotFound",
 )
+_CHANGED = ("PreconditionFailed", "412", "NoSuchKey", "404")
+_CHUNK_BYTES = 4 * 1024 * 1024
+# How often an object is asked for without getting any further; boto3 repeats each of these by itself, too.
+_TRIES = 5
+# The ETag of an object that was put in one piece is the MD5 of its content, unless one of these encrypts it.
+_MD5 = re.compile(r'"([0-9a-f]{32})"')
+_NO_MD5_ENCRYPTION = ("aws:kms", "aws:kms:dsse")
+
+
+# What becomes of a connection.
+_BROKEN = (botocore.exceptions.ConnectionError, botocore.exceptions.HTTPClientError, botocore.exceptions.IncompleteReadError)
+
+
+class Changed(Exception):
+    """An object is not what it was when it was listed."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +66,13 @@ def connect(s3: dict, credentials: dict, connections: int = 16):
     given = {name: value for name, value in credentials.items() if value}
     try:
         return _client(s3, given, connections)
-    except ValueError as error:
-        raise BadInput(f"S3 cannot be used ({error}): check deeptrain_s3_endpoint_url, http://HOST:PORT or https://HOST") from error
+    except botocore.exceptions.PartialCredentialsError as error:
+        raise BadInput(f"S3 cannot be used ({error}): set both {_CREDENTIALS}") from error
+    except (ValueError, botocore.exceptions.BotoCoreError) as error:
+        raise BadInput(
+            f"S3 cannot be used ({error}): check deeptrain_s3_endpoint_url (http://HOST:PORT or https://HOST),"
+            " deeptrain_s3_region and deeptrain_s3_addressing_style"
+        ) from error
 
 
 def _client(s3: dict, given: dict, connections: int):
@@ -72,7 +97,7 @@ def _client(s3: dict, given: dict, connections: int):
 
 def split_url(url: str, variable: str) -> tuple[str, str]:
     """Bucket and prefix, without slashes at its ends, of ``s3://BUCKET/PREFIX``."""
-    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    bucket, prefix = f"{url.removeprefix('s3://')}/".split("/", 1)
     if not url.startswith("s3://") or not bucket or not prefix.strip("/"):
         raise BadInput(f"{variable} is '{url}': write s3://BUCKET/PREFIX")
     return bucket, prefix.strip("/")
@@ -85,14 +110,10 @@ def explained(url: str, variable: str, s3: dict) -> Iterator[None]:
     try:
         yield
     except botocore.exceptions.SSLError as error:
+        if "WRONG_VERSION_NUMBER" in str(error):
+            raise BadInput(f"S3 at {endpoint} speaks no TLS: write http:// in deeptrain_s3_endpoint_url") from error
         raise BadInput(f"S3 at {endpoint} has a certificate that is not trusted ({error}): set deeptrain_s3_ca_bundle to its authority's PEM file") from error
-    except (
-        botocore.exceptions.EndpointConnectionError,
-        botocore.exceptions.ConnectTimeoutError,
-        botocore.exceptions.ConnectionClosedError,
-        botocore.exceptions.ReadTimeoutError,
-        botocore.exceptions.ProxyConnectionError,
-    ) as error:
+    except _BROKEN as error:
         raise JobError(f"S3 at {endpoint} does not answer ({error}): check deeptrain_s3_endpoint_url") from error
     except botocore.exceptions.NoCredentialsError as error:
         raise BadInput(f"There are no S3 credentials: set {_CREDENTIALS}, or give the machine a role") from error
@@ -104,6 +125,8 @@ def explained(url: str, variable: str, s3: dict) -> Iterator[None]:
         said = f"S3 at {endpoint} says {code or status}"
         if code == "NoSuchBucket":
             raise BadInput(f"{said}: the bucket of {variable}, {url}, is not there") from error
+        if code == "InvalidObjectState":
+            raise BadInput(f"{said}: an object of {variable}, {url}, is archived, restore it first") from error
         if code in _WRONG_CREDENTIALS:
             raise BadInput(f"{said}: check {_CREDENTIALS}, and deeptrain_s3_region") from error
         if code in ("AccessDenied", "AllAccessDisabled") or status == 403:
@@ -114,10 +137,49 @@ def explained(url: str, variable: str, s3: dict) -> Iterator[None]:
 
 
 def list_objects(client, bucket: str, prefix: str) -> list[Object]:
-    """All objects below a prefix, by key; names that end with a slash stand for directories and are left out."""
+    """All objects below a prefix, by key; empty ones whose names end with a slash stand for directories and are left out."""
     found = []
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix + "/"):
         for item in page.get("Contents", ()):
-            if not item["Key"].endswith("/"):
+            if item["Size"] or not item["Key"].endswith("/"):
                 found.append(Object(item["Key"], item["Size"], item["ETag"], int(item["LastModified"].timestamp())))
     return sorted(found, key=lambda item: item.key)
+
+
+def read(client, bucket: str, item: Object) -> Iterator[bytes]:
+    """The content of a listed object, in chunks; a connection that breaks is taken up where it broke.
+
+    Raises Changed when the object is another by now.
+    """
+    md5, position, failures, plain = hashlib.md5(usedforsecurity=False), 0, 0, _MD5.fullmatch(item.etag)
+    while position < item.length:
+        began = position
+        try:
+            answer = client.get_object(Bucket=bucket, Key=item.key, IfMatch=item.etag, Range=f"bytes={position}-")
+            if answer.get("ServerSideEncryption") in _NO_MD5_ENCRYPTION or answer.get("SSECustomerAlgorithm"):
+                plain = None
+            with contextlib.closing(answer["Body"]) as body:
+                while chunk := body.read(_CHUNK_BYTES):
+                    position += len(chunk)
+                    md5.update(chunk)
+                    yield chunk
+        except botocore.exceptions.ClientError as error:
+            if error.response["Error"]["Code"] in _CHANGED:
+                raise Changed from error
+            raise
+        except _BROKEN:
+            failures = 1 if position > began else failures + 1
+            if failures == _TRIES:
+                raise
+            time.sleep(failures)
+    if position != item.length or plain and plain.group(1) != md5.hexdigest():
+        raise Changed
+
+
+def upload(client, path: str | os.PathLike, bucket: str, key: str) -> None:
+    """Puts a file, in parts when it is large; raises botocore's errors alone."""
+    try:
+        client.upload_file(os.fspath(path), bucket, key)
+    except boto3.exceptions.Boto3Error as error:
+        # boto3 wraps what happened in an error of its own.
+        raise error.__context__ or error from None

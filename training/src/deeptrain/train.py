@@ -52,9 +52,8 @@ def task_environment(config: dict) -> dict[str, str]:
 def last_checkpoint(index: str) -> str | None:
     """The name of the last checkpoint by TensorFlow's index file."""
     for line in index.splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "model_checkpoint_path":
-            return os.path.basename(value.strip().strip('"'))
+        if line.startswith("model_checkpoint_path:"):
+            return os.path.basename(line.split(":", 1)[1].strip().strip('"'))
     return None
 
 

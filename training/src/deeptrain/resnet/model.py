@@ -99,7 +99,7 @@ class Trainer:
         @tf.function
         def run(iterator, rate):
             loss = tf.constant(0.0)
-            for _ in tf.range(count):
+            for _step in tf.range(count):
                 images, labels = next(iterator)
                 loss += self.update(images, labels, rate)
             return loss / count

@@ -52,7 +52,7 @@ class Cluster:
         self.coordinator = tf.distribute.coordinator.ClusterCoordinator(self.strategy)
 
     def iterator(self, make_dataset):
-        return iter(self.coordinator.create_per_worker_dataset(lambda: make_dataset()))
+        return iter(self.coordinator.create_per_worker_dataset(make_dataset))
 
     def schedule(self, function, arguments):
         return self.coordinator.schedule(function, args=arguments)
@@ -175,4 +175,3 @@ def train(options: Options, place: SingleProcess | Cluster, cache: Path, files: 
     events_mirror.close()
     print(f"test accuracy {metrics['test_accuracy']:.4f} over {metrics['test_examples']} examples", file=sys.stderr, flush=True)
     return metrics
-

@@ -1,0 +1,56 @@
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+TEST_VENV := .venv/ready-test
+TRAINING_VENV := .cache/venv-training/ready
+TEST_PARTS := lint argspecs docs sanity units tools training molecule
+
+.PHONY: test $(TEST_PARTS)
+test: ## Run all tests, on real nodes too
+	@for part in $(TEST_PARTS); do \
+		began=$$(date +%s); echo "== $$part"; \
+		$(MAKE) --no-print-directory $$part || { echo "make test: $$part failed"; exit 1; }; \
+		echo "== $$part took $$(($$(date +%s) - began)) s"; \
+	done
+
+lint: $(TEST_VENV) $(LINK)
+	@demo/run.sh ruff check
+	@demo/run.sh yamllint --strict .
+	@ANSIBLE_INVENTORY=inventories/static/hosts.yml demo/run.sh ansible-lint
+	@demo/run.sh antsibull-changelog lint
+
+argspecs: $(TEST_VENV)
+	@demo/run.sh python tests/check_argument_specs.py
+
+docs: $(VENV) $(LINK)
+	@demo/run.sh tests/docs.sh
+
+sanity: $(TEST_VENV)
+	@demo/run.sh tests/ansible_test.sh sanity
+
+units: $(TEST_VENV)
+	@demo/run.sh tests/ansible_test.sh units
+
+tools: $(TRAINING_VENV) $(HADOOP) $(S3_SERVER)
+	@$(TRAINING_TESTS) tests/unit_tools tests/demo
+
+TRAINING_TESTS = DEEPTRAIN_TEST_HDFS_ARCHIVE=$(CURDIR)/$(HADOOP) DEEPTRAIN_TEST_VERSITYGW=$(CURDIR)/$(S3_SERVER) \
+	PATH="$(CURDIR)/.cache/venv-training/bin:$$PATH" python -m pytest -q -p no:cacheprovider
+training: $(TRAINING_VENV) $(HADOOP) $(S3_SERVER)
+	@$(TRAINING_TESTS) training/tests
+
+molecule: prepare-tests
+	@demo/run.sh tests/molecule.sh
+
+.PHONY: prepare-tests
+prepare-tests: .cache/packages $(TEST_VENV) $(TRAINING_VENV) $(HADOOP) $(S3_SERVER)
+
+$(TEST_VENV): requirements-test.txt $(VENV)
+	@.venv/bin/pip install --quiet --requirement requirements-test.txt
+	@touch $@
+
+$(TRAINING_VENV): requirements.txt requirements-training.txt training/pyproject.toml | .cache/packages
+	@python3 -m venv .cache/venv-training
+	@.cache/venv-training/bin/pip install --quiet --requirement requirements.txt --requirement requirements-training.txt --editable training
+	@touch $@

@@ -55,6 +55,8 @@ class S3Server:
     endpoint: str
     bucket: str
     credentials: dict
+    # Objects are plain files below it.
+    directory: Path
 
     @property
     def settings(self) -> dict:
@@ -83,7 +85,7 @@ def s3_server(tmp_path_factory):
     process = subprocess.Popen(
         [binary, "--port", f"127.0.0.1:{port}", "posix", data], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    server = S3Server(f"http://127.0.0.1:{port}", "data", credentials)
+    server = S3Server(f"http://127.0.0.1:{port}", "data", credentials, data)
 
     def answers():
         with socket.create_connection(("127.0.0.1", port), 1):
@@ -176,7 +178,7 @@ def cluster(tmp_path_factory):
     directory = tmp_path_factory.mktemp("hdfs")
     with tarfile.open(archive) as tar:
         tar.extractall(directory, filter="fully_trusted")
-    cluster = Cluster(directory, next(directory.glob("hadoop-*")))
+    cluster = Cluster(directory, list(directory.glob("hadoop-*"))[0])
     try:
         cluster.up()
         yield cluster

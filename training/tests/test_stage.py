@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -20,6 +24,48 @@ import pytest
 from deeptrain import manifest, s3
 from deeptrain.job import BadInput, Job, JobError
 from deeptrain.stage import Staging, relative_paths, stage
+
+
+def start_staging(directory: Path) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-m", "deeptrain.cli", "stage", "--job", str(directory)])
+
+
+class BreakingProxy:
+    """Stands before a server and breaks each connection after so many bytes of answers."""
+
+    def __init__(self, endpoint: str, after: int):
+        host, port = endpoint.removeprefix("http://").split(":")
+        self._server, self._after, self.broken = (host, int(port)), after, 0
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def __enter__(self):
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *exception):
+        self._socket.close()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client = self._socket.accept()[0]
+                server = socket.create_connection(self._server)
+                threading.Thread(target=self._pass, args=(client, server, None), daemon=True).start()
+                threading.Thread(target=self._pass, args=(server, client, self._after), daemon=True).start()
+
+    def _pass(self, source, target, left):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if left is not None:
+                    left -= len(data)
+                    if left < 0:
+                        self.broken += 1
+                        break
+                target.sendall(data)
+        for sock in (source, target):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture
@@ -98,13 +144,85 @@ def test_a_damaged_target_is_mended(make_job, source, s3_server, hdfs, damage):
     assert hdfs.read_bytes("a.bin") == s3_server.contents["a.bin"]
 
 
+def test_a_change_within_the_same_second(make_job, source, s3_server, hdfs):
+    stage(make_job(source))
+    file = s3_server.directory / s3_server.bucket / source / "a.bin"
+    before = file.stat()
+    content = os.urandom(3_000_000)
+    s3_server.put(f"{source}/a.bin", content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert stage(make_job(source)).summary["copied_objects"] == 1
+    assert hdfs.read_bytes("a.bin") == content
+
+
+def test_a_file_takes_the_place_of_a_directory_and_back(make_job, source, s3_server, hdfs):
+    stage(make_job(source))
+    s3_server.client.delete_object(Bucket=s3_server.bucket, Key=f"{source}/deep/c.bin")
+    s3_server.client.delete_object(Bucket=s3_server.bucket, Key=f"{source}/deep/")
+    s3_server.put(f"{source}/deep", b"file")
+    stage(make_job(source))
+    assert hdfs.read_bytes("deep") == b"file"
+    s3_server.client.delete_object(Bucket=s3_server.bucket, Key=f"{source}/deep")
+    s3_server.put(f"{source}/deep/er/c.bin", b"again")
+    stage(make_job(source))
+    assert hdfs.read_bytes("deep/er/c.bin") == b"again"
+    assert set(hdfs.files()) == {manifest.NAME, "a.bin", "b.bin", "deep/er/c.bin"}
+
+
+def test_cut_off_while_the_data_changes(make_job, source, s3_server, hdfs, monkeypatch):
+    """No manifest stands beside data that it does not describe, and no digest outlives its file."""
+    stage(make_job(source))
+    time.sleep(1.1)
+    new = {"a.bin": os.urandom(3_000_000), "deep/c.bin": os.urandom(100_000)}
+    for name, content in new.items():
+        s3_server.put(f"{source}/{name}", content)
+    copy = Staging._copy
+
+    def cut_off(self, path, item):
+        if path == "deep/c.bin":
+            raise JobError("cut off")
+        return copy(self, path, item)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Staging, "_copy", cut_off)
+        with pytest.raises(JobError, match="cut off"):
+            stage(make_job(source, settings={"parallel": 1}))
+    assert hdfs.read_bytes("a.bin") == new["a.bin"]
+    assert hdfs.status(manifest.NAME) is None
+    assert stage(make_job(source)).summary["copied_objects"] == 1
+    entries = manifest.read(hdfs)[1]
+    assert {name: entries[name].sha256 for name in new} == {name: hashlib.sha256(content).hexdigest() for name, content in new.items()}
+
+
+def test_names_of_all_kinds(make_job, s3_server, hdfs):
+    prefix = f"names-{secrets.token_hex(4)}"
+    names = {"a b", "a#b", "a?b", "a%41b", "a+b", "[a]*{b}", "grün/é", "'quoted\"", "a&b=c"}
+    for name in names:
+        s3_server.put(f"{prefix}/{name}", name.encode())
+    s3_server.put(f"{prefix}/directory/", b"")
+    assert stage(make_job(prefix)).summary["objects"] == len(names)
+    assert {name: hdfs.read_bytes(name) for name in names} == {name: name.encode() for name in names}
+    assert not stage(make_job(prefix)).changed
+
+
+def test_the_manifest_is_the_same_for_the_same_data(make_job, source, s3_server, cluster, hdfs):
+    stage(make_job(source))
+    first = hdfs.read_bytes(manifest.NAME)
+    hdfs.delete(recursive=True)
+    time.sleep(1.1)
+    for name, content in s3_server.contents.items():
+        s3_server.put(f"{source}/{name}", content)
+    stage(make_job(source))
+    assert hdfs.read_bytes(manifest.NAME) == first
+
+
 def test_killed_in_the_middle_it_goes_on(make_job, s3_server, hdfs, tmp_path):
     prefix = f"many-{secrets.token_hex(4)}"
     contents = {f"{index:03}.bin": os.urandom(1_000_000) for index in range(60)}
     for name, content in contents.items():
         s3_server.put(f"{prefix}/{name}", content)
     make_job(prefix, settings={"parallel": 2})
-    process = subprocess.Popen([sys.executable, "-m", "deeptrain.cli", "stage", "--job", str(tmp_path)])
+    process = start_staging(tmp_path)
     while process.poll() is None and sum(not name.startswith("_") for name in hdfs.files()) < 10:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
@@ -122,7 +240,7 @@ def test_sigterm_ends_in_order(make_job, s3_server, hdfs, tmp_path):
     for index in range(40):
         s3_server.put(f"{prefix}/{index:03}", os.urandom(2_000_000))
     make_job(prefix, settings={"parallel": 2})
-    process = subprocess.Popen([sys.executable, "-m", "deeptrain.cli", "stage", "--job", str(tmp_path)])
+    process = start_staging(tmp_path)
     while process.poll() is None and not (tmp_path / "progress.jsonl").exists():
         time.sleep(0.02)
     time.sleep(0.3)
@@ -132,15 +250,50 @@ def test_sigterm_ends_in_order(make_job, s3_server, hdfs, tmp_path):
     assert result["status"] == "failed" and "goes on" in result["error"]
 
 
-def test_an_object_that_changes_meanwhile(make_job, source, s3_server, hdfs):
+def test_an_object_that_changes_before_it_is_copied(make_job, source, s3_server, hdfs):
     staging = Staging(make_job(source))
     listing = staging.listing()
     s3_server.put(f"{source}/a.bin", os.urandom(3_000_000))
-    staging._total = 0
     with pytest.raises(JobError, match="a.bin.*changed while it was copied"):
         staging._copy("a.bin", listing["a.bin"])
     assert hdfs.status("a.bin") is None
     assert stage(make_job(source)).summary["objects"] == 3
+
+
+@pytest.mark.parametrize("change", ["replaced", "removed", "added"])
+def test_objects_that_change_meanwhile(make_job, s3_server, hdfs, tmp_path, change):
+    prefix = f"moving-{secrets.token_hex(4)}"
+    content = os.urandom(40_000_000)
+    for index in range(3):
+        s3_server.put(f"{prefix}/{index}", content)
+    make_job(prefix, settings={"parallel": 1})
+    process = start_staging(tmp_path)
+    while process.poll() is None and hdfs.status("0") is None:
+        time.sleep(0.02)
+    if change == "replaced":
+        s3_server.put(f"{prefix}/0", content[::-1])
+    elif change == "removed":
+        s3_server.client.delete_object(Bucket=s3_server.bucket, Key=f"{prefix}/0")
+    else:
+        s3_server.put(f"{prefix}/00", b"new")
+    assert process.wait(60) == 1
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert re.search(f"'{prefix}/0+'.*changed while it was copied", result["error"])
+    assert hdfs.status(manifest.NAME) is None
+    assert not result["changed"]
+    outcome = stage(make_job(prefix))
+    assert set(manifest.read(hdfs)[1]) == {"replaced": {"0", "1", "2"}, "removed": {"1", "2"}, "added": {"0", "00", "1", "2"}}[change]
+    assert outcome.summary["skipped_objects"] >= 2
+
+
+def test_broken_connections_are_taken_up(make_job, s3_server, hdfs):
+    prefix = f"broken-{secrets.token_hex(4)}"
+    content = os.urandom(30_000_000)
+    s3_server.put(f"{prefix}/a.bin", content)
+    with BreakingProxy(s3_server.endpoint, after=12_000_000) as proxy:
+        stage(make_job(prefix, {"endpoint_url": proxy.endpoint}))
+    assert proxy.broken >= 2
+    assert hdfs.read_bytes("a.bin") == content
 
 
 def test_a_target_with_something_else(make_job, source, hdfs):
@@ -194,7 +347,7 @@ def test_no_hdfs(make_job, source, tmp_path):
         stage(job)
 
 
-@pytest.mark.parametrize("keys", [["p/a/../b"], ["p//x"], ["p/a:b"], ["p/_manifest.json"], ["p/_incoming/x"], ["p/a", "p/a/b"]])
+@pytest.mark.parametrize("keys", [["p/a/../b"], ["p//x"], ["p/x/"], ["p/a:b"], ["p/_manifest.json"], ["p/_incoming/x"], ["p/a", "p/a/b"]])
 def test_names_that_hdfs_cannot_hold(keys):
     with pytest.raises(BadInput, match="rename"):
         relative_paths([s3.Object(key, 1, '"x"', 0) for key in keys], "p")
@@ -202,7 +355,7 @@ def test_names_that_hdfs_cannot_hold(keys):
 
 def test_the_result_of_a_job(make_job, source, tmp_path: Path):
     make_job(source)
-    assert subprocess.run([sys.executable, "-m", "deeptrain.cli", "stage", "--job", str(tmp_path)]).returncode == 0
+    assert start_staging(tmp_path).wait(60) == 0
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["status"] == "succeeded" and result["summary"]["copied_objects"] == 3
     records = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()]

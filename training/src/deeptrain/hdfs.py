@@ -73,7 +73,8 @@ class Hdfs:
             raise BadInput(f"{self.url} refuses: {error}; run hdfs.yml, or give the job's user the directory") from error
         except Exception as error:
             # hdfs-native raises RuntimeError, OSError or ValueError with the server's words.
-            raise JobError(f"HDFS at {self.url} does not do its work ({str(error).splitlines()[0]}): run hdfs.yml, and see that it is healthy") from error
+            said = (str(error) or repr(error)).splitlines()[0]
+            raise JobError(f"HDFS at {self.url} does not do its work ({said}): run hdfs.yml, and see that it is healthy") from error
 
     def path(self, name: str = "") -> str:
         return f"{self.root}/{name}".rstrip("/") if name else self.root
@@ -93,7 +94,7 @@ class Hdfs:
         with self._explained():
             found = bounded(lambda: list(self.client.list_status(self.root, True)))
         prefix = self.root.rstrip("/") + "/"
-        return {urlsplit(item.path).path.removeprefix(prefix): item for item in found if not item.isdir}
+        return {item.path.removeprefix(prefix): item for item in found if not item.isdir}
 
     def mkdirs(self, name: str = "") -> None:
         with self._explained():
@@ -109,10 +110,10 @@ class Hdfs:
         with self._explained(), contextlib.suppress(FileNotFoundError):
             bounded(self.client.delete, self.path(name), recursive)
 
-    def set_modified(self, name: str, seconds: int) -> None:
-        """Sets a file's time of modification, in seconds since 1970."""
+    def set_modified(self, name: str, milliseconds: int) -> None:
+        """Sets a file's time of modification, in milliseconds since 1970."""
         with self._explained():
-            bounded(self.client.set_times, self.path(name), seconds * 1000, seconds * 1000)
+            bounded(self.client.set_times, self.path(name), milliseconds, milliseconds)
 
     def write_stream(self, name: str, chunks: Iterator[bytes]) -> int:
         """Writes a file from chunks, over one that is there; returns its length in bytes."""

@@ -3,34 +3,50 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Brings everything under an S3 prefix to a directory of HDFS.
 
-Objects are streamed, several at a time. A file carries its object's time of
-change, so a later staging sees from two listings what is there unchanged; it
-gets its name only when its bytes have been read back and compared.
+Objects are streamed, several at a time. A file carries its object's stamp as
+its time of modification, so a later staging sees from two listings what is there
+unchanged; it gets its name only when its bytes have been read back and compared.
+
+The manifest is there only while the target is complete. Before anything in the
+target changes, a plan takes its place, from which the next staging goes on when
+this one is cut off.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
+import itertools
+import json
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
 
-import botocore.exceptions
+import hdfs_native
 
 from deeptrain import manifest, s3
-from deeptrain.hdfs import CHUNK_BYTES, Hdfs
-from deeptrain.job import BadInput, Job, JobError, Outcome, Stopped
+from deeptrain.hdfs import Hdfs
+from deeptrain.job import BadInput, Job, JobError, Outcome
 from deeptrain.manifest import Entry
 
-# Objects on their way, and the names of those that are meant to come.
+# Objects on their way, and the plan.
 INCOMING = "_incoming"
-PLAN = f"{INCOMING}/plan.txt"
+PLAN = f"{INCOMING}/plan.json"
 
-# The ETag of an object that was put in one piece is the MD5 of its content.
-_MD5 = re.compile(r'"([0-9a-f]{32})"')
-_NO_MD5_ENCRYPTION = ("aws:kms", "aws:kms:dsse")
+
+def stamp(item: s3.Object) -> int:
+    """What an object's file has as its time of modification, in milliseconds since 1970.
+
+    S3 tells times in seconds; the milliseconds hold a trace of the ETag, so that a
+    change within the same second is seen.
+    """
+    return item.modified * 1000 + int.from_bytes(hashlib.sha256(item.etag.encode()).digest()[:4], "big") % 1000
+
+
+def parents(path: str) -> list[str]:
+    """The directories that a path is in, the innermost first."""
+    return [path[:end] for end in range(len(path) - 1, 0, -1) if path[end] == "/"]
 
 
 def relative_paths(objects: list[s3.Object], prefix: str) -> dict[str, s3.Object]:
@@ -45,10 +61,20 @@ def relative_paths(objects: list[s3.Object], prefix: str) -> dict[str, s3.Object
             raise BadInput(f"The object '{item.key}' has a name that staging needs for itself: rename it")
         found[path] = item
     for path in found:
-        for end in (index for index, letter in enumerate(path) if letter == "/"):
-            if path[:end] in found:
-                raise BadInput(f"The objects '{found[path[:end]].key}' and '{found[path].key}' cannot both be files in HDFS: rename one")
+        for directory in parents(path):
+            if directory in found:
+                raise BadInput(f"The objects '{found[directory].key}' and '{found[path].key}' cannot both be files in HDFS: rename one")
     return found
+
+
+@dataclass
+class Target:
+    """What an earlier staging left: its source, the digests it knew, the names of its files, and all files that are there."""
+
+    source: str | None = None
+    entries: dict[str, Entry] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
+    files: dict[str, hdfs_native.FileStatus] = field(default_factory=dict)
 
 
 class Staging:
@@ -77,35 +103,37 @@ class Staging:
     def run(self) -> Outcome:
         began = time.monotonic()
         wanted = self.listing()
-        known, present = self._examine_target(wanted)
-        unchanged = {path for path, item in wanted.items() if self._is_same(present.get(path), item)}
-        missing = [wanted[path] for path in wanted if path not in unchanged]
-        stale = sorted(set(present) - set(wanted))
-
-        total = sum(item.length for item in wanted.values())
-        self._total, self._moved = total, sum(wanted[path].length for path in unchanged)
-        self.job.progress.report("copy", self._moved, total, "bytes", files=len(unchanged))
-
-        entries = {path: known[path] for path in unchanged if path in known and known[path].length == wanted[path].length}
+        target = self._examine()
+        unchanged = {path for path, item in wanted.items() if self._is_there(target, path, item)}
+        # The largest first, or the last one is waited for alone.
+        missing = sorted(wanted.keys() - unchanged, key=lambda path: (-wanted[path].length, path))
+        stale = sorted(target.files.keys() - wanted.keys())
+        entries = {path: entry for path, entry in target.entries.items() if path in unchanged}
         # What an earlier staging brought before it was cut off has no digest yet.
-        undigested = [path for path in unchanged if path not in entries]
-        if missing or undigested or stale:
-            self.target.write_bytes(PLAN, "\n".join(sorted(set(wanted) | set(known))).encode())
-        entries.update(self._work(undigested, [path for path in wanted if path not in unchanged], wanted))
-        for path in stale:
-            self.target.delete(path)
+        undigested = sorted(unchanged - entries.keys())
+
+        self._total = sum(item.length for item in wanted.values())
+        self._moved = sum(wanted[path].length for path in unchanged)
+        self.job.progress.report("copy", self._moved, self._total, "bytes", files=len(unchanged))
+        if missing or stale or undigested:
+            self._plan(entries, target.names | wanted.keys())
+            self._remove(stale, wanted)
+            entries.update(self._work(undigested, missing, wanted))
+            changed = sorted(path for path, item in self.listing().items() ^ wanted.items())
+            if changed:
+                raise self._changed(f"{self.prefix}/{changed[0]}")
         written = self._write_manifest(list(entries.values()))
         if self.target.status(INCOMING) is not None:
             self.target.delete(INCOMING, recursive=True)
 
         seconds = time.monotonic() - began
-        copied = sum(item.length for item in missing)
-        self.job.progress.report("done", total, total, "bytes", force=True)
+        copied = sum(wanted[path].length for path in missing)
+        self.job.progress.report("done", self._total, self._total, "bytes", force=True)
         return Outcome(
             changed=bool(missing or stale or written),
             summary={
                 "objects": len(wanted),
-                "bytes": total,
+                "bytes": self._total,
                 "copied_objects": len(missing),
                 "copied_bytes": copied,
                 "skipped_objects": len(unchanged),
@@ -116,34 +144,45 @@ class Staging:
             },
         )
 
-    def _examine_target(self, wanted: dict[str, s3.Object]) -> tuple[dict[str, Entry], dict]:
-        """The entries of the manifest that is there, and all files; refuses a directory that holds something else."""
+    def _examine(self) -> Target:
+        """What is in the target; refuses a directory that holds something else."""
         url = self.target.url
         status = self.target.status()
         if status is not None and not status.isdir:
             raise BadInput(f"{url} is a file: choose another deeptrain_data_dir")
-        present = {path: item for path, item in self.target.files().items() if not path.startswith(INCOMING + "/")}
-        here = manifest.read(self.target)
-        present.pop(manifest.NAME, None)
-        present.pop(manifest.NAME + ".part", None)
-        known: dict[str, Entry] = {}
-        if here is not None:
-            source, known = here
-            if source != self.source and not self.job.settings.get("overwrite"):
-                raise BadInput(f"{url} holds the data of {source}: choose another deeptrain_data_dir, or set deeptrain_overwrite to true to replace it")
+        ignored = (manifest.NAME, manifest.NAME + ".part")
+        found = Target(files={path: item for path, item in self.target.files().items() if path not in ignored and not path.startswith(INCOMING + "/")})
         plan = self.target.read_bytes(PLAN)
-        ours = set(known) | (set() if plan is None else set(plan.decode().split("\n")) | set(wanted))
-        if here is not None:
-            ours |= set(wanted)
-        foreign = sorted(set(present) - ours)
+        document = self.target.read_bytes(manifest.NAME) or plan
+        if document is not None:
+            found.source, found.entries = manifest.decode(document)
+            found.names = set(found.entries)
+        if plan is not None:
+            found.names.update(json.loads(plan)["names"])
+        if found.source not in (None, self.source) and not self.job.settings.get("overwrite"):
+            raise BadInput(f"{url} holds the data of {found.source}: choose another deeptrain_data_dir, or set deeptrain_overwrite to true to replace it")
+        foreign = sorted(found.files.keys() - found.names)
         if foreign:
             more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
             raise BadInput(f"{url} holds something else ({foreign[0]}{more}): choose another deeptrain_data_dir, or remove it")
-        return known, present
+        return found
 
-    @staticmethod
-    def _is_same(status, item: s3.Object) -> bool:
-        return status is not None and status.length == item.length and status.modification_time == item.modified * 1000
+    def _is_there(self, target: Target, path: str, item: s3.Object) -> bool:
+        status = target.files.get(path)
+        return target.source == self.source and status is not None and status.length == item.length and status.modification_time == stamp(item)
+
+    def _plan(self, entries: dict[str, Entry], names: set[str]) -> None:
+        """Leaves what the next staging needs to know when this one is cut off, in the place of the manifest."""
+        document = {"source": self.source, "files": [asdict(entry) for entry in entries.values()], "names": sorted(names)}
+        self.target.write_bytes(PLAN, json.dumps(document).encode())
+        self.target.delete(manifest.NAME)
+
+    def _remove(self, stale: list[str], wanted: dict[str, s3.Object]) -> None:
+        """Removes files, and the directories that hold no wanted file."""
+        needed = {directory for path in wanted for directory in parents(path)}
+        for path in stale:
+            gone = itertools.takewhile(lambda directory: directory not in needed, parents(path))
+            self.target.delete([path, *gone][-1], recursive=True)
 
     def _work(self, undigested: list[str], missing: list[str], wanted: dict[str, s3.Object]) -> dict[str, Entry]:
         """Digests and copies, several at a time; the first failure ends all."""
@@ -168,45 +207,31 @@ class Staging:
     def _copy(self, path: str, item: s3.Object) -> Entry:
         """Copies one object and reads it back."""
         self.job.check_stop()
-        changed = f"The object '{item.key}' of {self.source} changed while it was copied: start again when nobody writes there"
-        sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+        sha256 = hashlib.sha256()
         temporary = f"{INCOMING}/{hashlib.sha256(path.encode()).hexdigest()}"
-        with s3.explained(self.source, "deeptrain_data_url", self.settings):
-            try:
-                answer = self.client.get_object(Bucket=self.bucket, Key=item.key, IfMatch=item.etag)
-            except botocore.exceptions.ClientError as error:
-                if error.response["Error"]["Code"] in ("PreconditionFailed", "412", "NoSuchKey"):
-                    raise JobError(changed) from error
-                raise
 
         def chunks() -> Iterator[bytes]:
-            while True:
-                with s3.explained(self.source, "deeptrain_data_url", self.settings):
-                    chunk = answer["Body"].read(CHUNK_BYTES)
-                if not chunk:
-                    return
-                self.job.check_stop()
-                sha256.update(chunk)
-                md5.update(chunk)
-                yield chunk
-                self._advance(len(chunk))
+            with s3.explained(self.source, "deeptrain_data_url", self.settings):
+                for chunk in s3.read(self.client, self.bucket, item):
+                    self.job.check_stop()
+                    sha256.update(chunk)
+                    yield chunk
+                    self._advance(len(chunk))
 
         try:
-            length = self.target.write_stream(temporary, chunks())
-        finally:
-            answer["Body"].close()
-        plain = _MD5.fullmatch(item.etag)
-        if answer.get("ServerSideEncryption") in _NO_MD5_ENCRYPTION or answer.get("SSECustomerAlgorithm"):
-            plain = None
-        if length != item.length or plain and plain.group(1) != md5.hexdigest():
-            raise JobError(changed)
+            self.target.write_stream(temporary, chunks())
+        except s3.Changed as error:
+            raise self._changed(item.key) from error
         if self.target.sha256(temporary) != sha256.hexdigest():
             raise JobError(f"{path} reads otherwise in HDFS than it was written: look at the DataNodes' disks (hdfs fsck /), then start again")
-        self.target.set_modified(temporary, item.modified)
+        self.target.set_modified(temporary, stamp(item))
         if "/" in path:
             self.target.mkdirs(path.rsplit("/", 1)[0])
         self.target.rename(temporary, path)
-        return Entry(path, length, sha256.hexdigest())
+        return Entry(path, item.length, sha256.hexdigest())
+
+    def _changed(self, key: str) -> JobError:
+        return JobError(f"The object '{key}' of {self.source} changed while it was copied: start again when nobody writes there")
 
     def _advance(self, count: int) -> None:
         with self._lock:
@@ -224,10 +249,4 @@ class Staging:
 
 def stage(job: Job) -> Outcome:
     """Stages, by the job's ``source``, ``target`` and ``s3``."""
-    try:
-        return Staging(job).run()
-    except Stopped:
-        raise
-    except BaseException:
-        job.stop.set()
-        raise
+    return Staging(job).run()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -115,6 +116,9 @@ class Cluster:
             "dfs.permissions.enabled": "false",
             "dfs.namenode.http-address": f"127.0.0.1:{self.http_port}",
             "dfs.namenode.safemode.extension": "0",
+            # A lost DataNode counts as dead after 16 s.
+            "dfs.heartbeat.interval": "1",
+            "dfs.namenode.heartbeat.recheck-interval": "3000",
             "dfs.namenode.file.close.num-committed-allowed": "1",
             "dfs.namenode.name.dir": str(self.directory / "name"),
         }
@@ -161,6 +165,17 @@ class Cluster:
                 "dfs.datanode.ipc.address": f"127.0.0.1:{free_port()}",
             },
         )
+
+    @contextlib.contextmanager
+    def without_datanode(self, index: int):
+        process = self.processes.pop(f"datanode{index}")
+        process.kill()
+        process.wait()
+        try:
+            yield
+        finally:
+            self.start_datanode(index)
+            wait_until(lambda: self.jmx("FSNamesystemState")["NumLiveDataNodes"] == 2, 60, "two DataNodes are live")
 
     def down(self) -> None:
         for process in self.processes.values():

@@ -360,3 +360,17 @@ def test_the_result_of_a_job(make_job, source, tmp_path: Path):
     assert result["status"] == "succeeded" and result["summary"]["copied_objects"] == 3
     records = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
     assert records[0]["total"] == records[-1]["done"] == 3_100_000
+
+
+def test_a_datanode_dies_meanwhile(make_job, s3_server, cluster, hdfs, tmp_path):
+    prefix = f"dying-{secrets.token_hex(4)}"
+    contents = {f"{index:02}.bin": os.urandom(10_000_000) for index in range(12)}
+    for name, content in contents.items():
+        s3_server.put(f"{prefix}/{name}", content)
+    make_job(prefix, settings={"parallel": 2})
+    process = start_staging(tmp_path)
+    while process.poll() is None and len(hdfs.files()) < 4:
+        time.sleep(0.02)
+    with cluster.without_datanode(0):
+        assert process.wait(120) == 0
+        assert {name: hdfs.read_bytes(name) for name in contents} == contents

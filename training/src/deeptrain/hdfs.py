@@ -23,9 +23,27 @@ from deeptrain.job import BadInput, JobError
 # hdfs-native has no time limits of its own, and waits for minutes when the NameNode is gone.
 CALL_SECONDS = 60.0
 CONNECT_SECONDS = 10.0
+# The NameNode sends writers to a lost DataNode until it counts as dead, by role hadoop after a minute.
+PATIENCE_SECONDS = 120.0
 CHUNK_BYTES = 4 * 1024 * 1024
 
 T = TypeVar("T")
+
+
+class Unavailable(JobError):
+    """HDFS does not do its work at the moment."""
+
+
+def persistently(call: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
+    """Returns what the call returns, and calls again while HDFS is unavailable; the call must bear to be repeated."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return call()
+        except Unavailable:
+            if time.monotonic() > end:
+                raise
+        time.sleep(2)
 
 
 def bounded(call: Callable[..., T], *arguments, seconds: float = CALL_SECONDS) -> T:
@@ -74,10 +92,10 @@ class Hdfs:
         except Exception as error:
             # hdfs-native raises RuntimeError, OSError or ValueError with the server's words.
             said = (str(error) or repr(error)).splitlines()[0]
-            raise JobError(f"HDFS at {self.url} does not do its work ({said}): run hdfs.yml, and see that it is healthy") from error
+            raise Unavailable(f"HDFS at {self.url} does not do its work ({said}): run hdfs.yml, and see that it is healthy") from error
 
     def path(self, name: str = "") -> str:
-        return f"{self.root}/{name}".rstrip("/") if name else self.root
+        return f"{self.root.rstrip('/')}/{name}" if name else self.root
 
     def status(self, name: str = "") -> hdfs_native.FileStatus | None:
         """The status of a file or directory, None when it is not there."""
@@ -157,7 +175,7 @@ class Hdfs:
     def write_bytes(self, name: str, content: bytes) -> None:
         """Writes a small file in one step: whoever reads it sees the old content or the new."""
         temporary = f"{name}.part"
-        self.write_stream(temporary, iter([content]))
+        persistently(lambda: self.write_stream(temporary, iter([content])))
         self.rename(temporary, name)
 
     def sha256(self, name: str) -> str:
@@ -176,7 +194,7 @@ class Hdfs:
                 while chunk := file.read(CHUNK_BYTES):
                     yield chunk
 
-        self.write_stream(temporary, chunks())
+        persistently(lambda: self.write_stream(temporary, chunks()))
         self.rename(temporary, name)
 
     def download(self, name: str, local: str | os.PathLike) -> str:

@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, field
 import hdfs_native
 
 from deeptrain import manifest, s3
-from deeptrain.hdfs import Hdfs
+from deeptrain.hdfs import Hdfs, Unavailable, persistently
 from deeptrain.job import BadInput, Job, JobError, Outcome
 from deeptrain.manifest import Entry
 
@@ -205,23 +205,31 @@ class Staging:
         return Entry(path, length, self.target.sha256(path))
 
     def _copy(self, path: str, item: s3.Object) -> Entry:
+        return persistently(lambda: self._copy_once(path, item))
+
+    def _copy_once(self, path: str, item: s3.Object) -> Entry:
         """Copies one object and reads it back."""
         self.job.check_stop()
-        sha256 = hashlib.sha256()
+        sha256, moved = hashlib.sha256(), 0
         temporary = f"{INCOMING}/{hashlib.sha256(path.encode()).hexdigest()}"
 
         def chunks() -> Iterator[bytes]:
+            nonlocal moved
             with s3.explained(self.source, "deeptrain_data_url", self.settings):
                 for chunk in s3.read(self.client, self.bucket, item):
                     self.job.check_stop()
                     sha256.update(chunk)
                     yield chunk
+                    moved += len(chunk)
                     self._advance(len(chunk))
 
         try:
             self.target.write_stream(temporary, chunks())
         except s3.Changed as error:
             raise self._changed(item.key) from error
+        except Unavailable:
+            self._advance(-moved)
+            raise
         if self.target.sha256(temporary) != sha256.hexdigest():
             raise JobError(f"{path} reads otherwise in HDFS than it was written: look at the DataNodes' disks (hdfs fsck /), then start again")
         self.target.set_modified(temporary, stamp(item))

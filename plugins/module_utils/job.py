@@ -57,9 +57,7 @@ def name_errors(arguments):
     """Return what is wrong with the names among a module's arguments: messages, none when all is well."""
     errors = []
     if not RUN_NAME.fullmatch(arguments["run"]):
-        errors.append(
-            f"deeptrain_run is '{arguments['run']}': use at most 63 of a-z, 0-9, dot, dash and underscore, a letter or digit first"
-        )
+        errors.append(f"deeptrain_run is '{arguments['run']}': use at most 63 of a-z, 0-9, dot, dash and underscore, a letter or digit first")
     for name in [arguments["kind"], *arguments["credentials"]]:
         if not NAME.fullmatch(name):
             errors.append(f"'{name}' is no kind of job and no name of credentials: use a-z, 0-9 and dash, a letter first")
@@ -196,10 +194,7 @@ def progress_line(record, kind=""):
     unit, scale = _word(record.get("unit") or ""), None
     if unit == "bytes":
         unit, scale = "MiB", 1048576.0
-    done, total, rate = (
-        (value / scale if scale else value) if _finite(value) else None
-        for value in (record.get(name) for name in ("done", "total", "rate"))
-    )
+    done, total, rate = ((value / scale if scale else value) if _finite(value) else None for value in (record.get(name) for name in ("done", "total", "rate")))
     phase = _word(record.get("phase") or "")
     parts = [phase] if phase != kind else []
     if done is not None and total:
@@ -215,4 +210,4 @@ def progress_line(record, kind=""):
     eta = record.get("eta_seconds")
     if _finite(eta) and eta >= 0:
         parts.append(f"ETA {duration(eta)}")
-    return " ".join(part.strip() for part in parts if part)
+    return " ".join(" ".join(parts).split())

@@ -1,0 +1,155 @@
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What may happen to the controller and to its connection while a job runs.
+
+The inventory is JOB_INVENTORY, as in runme.sh. JOB_PAUSE and JOB_RESUME, where they are set, are commands that stop
+the whole node for a while and let it go on.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+
+
+class Watch:
+    """A controller: ansible-playbook, with its output piped and PYTHONUNBUFFERED unset."""
+
+    def __init__(self, run, steps, **variables):
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        variables = [f"{name}={value}" for name, value in {"run": run, "steps": steps, **variables}.items()]
+        self.process = subprocess.Popen(
+            ["ansible-playbook", "-i", os.environ["JOB_INVENTORY"], "watch.yml"] + [word for text in variables for word in ("-e", text)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            start_new_session=True,
+        )
+        self.out, self.lines = "", []
+        self._readers = [threading.Thread(target=self._read_out), threading.Thread(target=self._read_lines)]
+        for reader in self._readers:
+            reader.start()
+
+    def _read_out(self):
+        self.out = self.process.stdout.read()
+
+    def _read_lines(self):
+        for line in self.process.stderr:
+            self.lines.append((time.monotonic(), line.rstrip()))
+            print(f"    {line}", end="", flush=True)
+
+    def wait_for(self, pattern, seconds=120):
+        """Wait for a line of progress."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if any(re.search(pattern, line) for _time, line in self.lines):
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"no line {pattern} within {seconds} s")
+
+    def end(self, seconds=180):
+        """Wait for the controller's end; return the job's result, or None when the task failed."""
+        self.process.wait(seconds)
+        for reader in self._readers:
+            reader.join()
+        found = re.search(r"RESULT (\{.*?\}\})", self.out.replace("\\", "").replace("\n", " "))
+        return json.loads(re.sub(r" +", " ", found.group(1))) if found else None
+
+    def kill(self):
+        """Kill the controller with all its processes, as the loss of its machine does."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.end()
+
+
+def on_node(command):
+    """Run a shell command on the node as root."""
+    subprocess.run(
+        ["ansible", "chief[0]", "-i", os.environ["JOB_INVENTORY"], "--become", "-m", "ansible.builtin.shell", "-a", command],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def test_progress_arrives_while_the_job_runs():
+    """Lines come while the job runs, and not oftener than asked."""
+    watch = Watch("progress", 24)
+    result = watch.end()
+    assert result["changed"] and result["summary"]["steps"] == 24, result
+    times = [when for when, line in watch.lines if "steps/s" in line]
+    assert 3 <= len(times) <= 6, watch.lines
+    # Not all at the end, as they would be from a buffer; the last one may follow soon after another.
+    assert all(later - earlier >= 2 for earlier, later in itertools.pairwise(times[:-1])), times
+    assert re.fullmatch(r"\S+ test progress: count \d+/24 steps [\d.]+ % [\d.]+ steps/s loss [\d.e-]+ ETA \d+s", watch.lines[1][1]), watch.lines
+
+
+def test_two_controllers():
+    """A second controller attaches, and both see the end of the one job."""
+    first = Watch("two", 24)
+    first.wait_for("test two: started")
+    second = Watch("two", 24)
+    second.wait_for("test two: attached")
+    one, two = first.end(), second.end()
+    assert one.pop("changed") and not two.pop("changed")
+    assert one == two and one["summary"]["first_step"] == 0, (one, two)
+
+
+def test_controller_is_killed():
+    """The job goes on without a controller, and the next one attaches."""
+    first = Watch("killed", 40)
+    first.wait_for("steps/s")
+    first.kill()
+    second = Watch("killed", 40)
+    second.wait_for("test killed: attached")
+    result = second.end()
+    assert not result["changed"] and result["summary"]["first_step"] == 0 and result["summary"]["steps"] == 40, result
+
+
+def test_connection_is_lost():
+    """The node refuses all connections for a while: the task waits, and sees the end."""
+    watch = Watch("lost", 60)
+    watch.wait_for("steps/s")
+    on_node("systemd-run --on-active=1 sh -c 'systemctl stop ssh.socket ssh.service; pkill -x sshd; sleep 20; systemctl start ssh.service'")
+    watch.wait_for("test lost: cannot be seen")
+    watch.wait_for("test lost: seen again")
+    result = watch.end()
+    assert result["changed"] and result["summary"]["first_step"] == 0, result
+
+
+def test_connection_is_lost_for_too_long():
+    """The task gives up, says that the job goes on, and can attach again."""
+    watch = Watch("given-up", 120, patience=5)
+    watch.wait_for("steps/s")
+    on_node("systemd-run --on-active=1 sh -c 'systemctl stop ssh.socket ssh.service; pkill -x sshd; sleep 45; systemctl start ssh.service'")
+    assert watch.end() is None
+    assert watch.process.returncode == 4, "not unreachable"
+    assert "It goes on: start this again to attach to it" in " ".join(watch.out.split()), watch.out
+    time.sleep(45)
+    again = Watch("given-up", 120)
+    again.wait_for("test given-up: attached")
+    assert again.end()["summary"]["first_step"] == 0
+
+
+def test_node_stands_still():
+    """The node is paused for 20 s: the task goes on with it."""
+    watch = Watch("paused", 40)
+    watch.wait_for("steps/s")
+    subprocess.run(os.environ["JOB_PAUSE"], shell=True, check=True)
+    time.sleep(20)
+    subprocess.run(os.environ["JOB_RESUME"], shell=True, check=True)
+    result = watch.end()
+    assert result["changed"] and result["summary"]["first_step"] == 0, result
+
+
+if __name__ == "__main__":
+    for name, test in list(globals().items()):
+        if name.startswith("test_") and (name != "test_node_stands_still" or "JOB_PAUSE" in os.environ):
+            print(f"{name}: {test.__doc__}", flush=True)
+            test()

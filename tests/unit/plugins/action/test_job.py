@@ -1,0 +1,249 @@
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import itertools
+import signal
+import threading
+from types import SimpleNamespace
+
+import pytest
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.parsing.dataloader import DataLoader
+from ansible.playbook.play_context import PlayContext
+from ansible.playbook.task import Task
+from ansible_collections.deeptrain.cluster.plugins.action import job
+
+ARGUMENTS = {"kind": "train", "run": "default", "config": {"steps": 5}, "credentials": {"s3": {"key": "secret"}}}
+UNIT = "deeptrain-train@default.service"
+
+
+def running(done=None, offset=0, **more):
+    """Return a look at a running job."""
+    progress = [] if done is None else [{"phase": "train", "done": done, "total": 10, "unit": "steps"}]
+    look = {"unit": UNIT, "job_state": "running", "changed": False, "result": None, "restarts": 0}
+    return {**look, "progress": progress, "progress_offset": offset, **more}
+
+
+def ended(done=10, changed=True, **more):
+    """Return a look at a job that is done."""
+    result = {"status": "succeeded", "changed": changed, "started": 100.5, "finished": 178.0}
+    return running(done, job_state="done", result=result, **more)
+
+
+def started(**more):
+    """Return what the module tells when it has started a job."""
+    return running(action="start", **{"changed": True, "invocation": {"module_args": {}}, **more})
+
+
+class Controller:
+    """The action plugin, with a module that gives looks, or raises them, one after another, and a clock of its own."""
+
+    def __init__(self, monkeypatch, check_mode=False, **arguments):
+        self.now = 0.0
+        self.calls, self.lines, self.resets = [], [], []
+        monkeypatch.setattr(job, "time", SimpleNamespace(monotonic=lambda: self.now, sleep=self.sleep))
+        monkeypatch.setattr(job, "display", SimpleNamespace(display=self.display))
+        task = Task()
+        task.args = {**ARGUMENTS, **arguments}
+        task.check_mode = check_mode
+        self.connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir="/gone"), reset=lambda: self.resets.append(self.now))
+        self.action = job.ActionModule(task, self.connection, PlayContext(), DataLoader(), None, None)
+        # As the plugin loader does.
+        self.action._load_name = "deeptrain.cluster.job"
+        monkeypatch.setattr(self.action, "_execute_module", self.execute)
+
+    def sleep(self, seconds):
+        """Let time pass."""
+        self.now += seconds
+
+    def display(self, text, stderr):
+        """Note a line."""
+        assert stderr and text.startswith("node train default: ")
+        self.lines.append((self.now, text[len("node train default: ") :]))
+
+    def execute(self, module_name, module_args, task_vars):
+        """Give the next look."""
+        assert module_name == "deeptrain.cluster.job"
+        self.calls.append(module_args)
+        look = next(self.looks)
+        if callable(look):
+            look = look()
+        if isinstance(look, Exception):
+            raise look
+        return look
+
+    def run(self, *looks):
+        """Run the action; all looks are used up."""
+        self.looks = iter(looks)
+        result = self.action.run(task_vars={"inventory_hostname": "node"})
+        assert next(self.looks, None) is None
+        return result
+
+    def text(self):
+        """Return the lines that were shown."""
+        return [text for _now, text in self.lines]
+
+
+@pytest.fixture
+def controller(monkeypatch):
+    """Return a function that makes a controller."""
+    return lambda **arguments: Controller(monkeypatch, **arguments)
+
+
+def test_it_waits_for_the_end_and_shows_the_way(controller):
+    watch = controller()
+    result = watch.run(started(diff={"before": {}}), running(1, 20), running(2, 40), ended(offset=60))
+    assert result["changed"] and result["job_state"] == "done" and result["result"]["status"] == "succeeded"
+    assert result["diff"] == {"before": {}} and result["invocation"] == {"module_args": {}}
+    assert "progress" not in result and "progress_offset" not in result
+    assert watch.text() == ["started", "1/10 steps 10.0 %", "10/10 steps 100.0 %", "done in 1m17s"]
+    # The first look sends all, the others neither configuration nor credentials.
+    assert watch.calls[0] == ARGUMENTS
+    assert watch.calls[1:] == [{"kind": "train", "run": "default", "state": "observed", "progress_offset": offset} for offset in (0, 20, 40)]
+
+
+def test_a_line_comes_at_most_every_few_seconds(controller):
+    watch = controller(progress_interval=10, poll=2)
+    watch.run(started(), *[running(number % 10, number) for number in range(30)], running(9, 30, restarts=1), ended(offset=40))
+    times = [now for now, text in watch.lines if "steps" in text]
+    assert 4 <= len(times) <= 8 and all(b - a >= 10 for a, b in itertools.pairwise(times[:-1]))
+
+
+def test_the_newest_record_is_shown_when_its_time_has_come(controller):
+    watch = controller(progress_interval=5, poll=1)
+    watch.run(started(), running(1, 1), running(2, 2), *[running(None, 2) for _look in range(8)], ended(None))
+    assert watch.text() == ["started", "1/10 steps 10.0 %", "2/10 steps 20.0 %", "done in 1m17s"]
+
+
+def test_the_pauses_grow_to_what_was_asked(controller):
+    watch = controller(poll=3)
+    times = []
+
+    def look():
+        times.append(watch.now)
+        return running()
+
+    watch.run(started(), look, look, look, look, look, ended())
+    assert [b - a for a, b in itertools.pairwise([0, *times])] == [0.5, 1, 2, 3, 3]
+
+
+def test_attaching_changes_nothing(controller):
+    watch = controller()
+    result = watch.run(running(3, action="attach"), ended())
+    assert not result["changed"] and watch.text()[:2] == ["attached to the running job", "3/10 steps 30.0 %"]
+
+
+def test_what_is_done_needs_one_look_and_no_words(controller):
+    watch = controller()
+    result = watch.run(ended(action="nothing", changed=True) | {"changed": False})
+    assert not result["changed"] and watch.lines == []
+
+
+@pytest.mark.parametrize("changed", [False, True])
+@pytest.mark.parametrize("looks", [1, 2])
+def test_a_recheck_has_changed_what_its_result_says(controller, changed, looks):
+    first = [ended(changed=changed) | {"action": "start", "changed": False}] if looks == 1 else [started(), ended(changed=changed)]
+    assert controller(recheck=True).run(*first)["changed"] is changed
+
+
+def test_a_failed_job_fails_the_task(controller):
+    failed = running(7, job_state="failed", reason="no space: make some", log=["a"], result={"error": "no space: make some"})
+    result = controller().run(started(), failed)
+    assert result["failed"] and result["msg"] == "no space: make some" and result["changed"] and result["log"] == ["a"]
+
+
+def test_a_refusal_is_the_result(controller):
+    refused = {"failed": True, "msg": "no", "action": "refuse", "job_state": "running", "difference": {"a": {}}, "unit": UNIT}
+    assert controller().run(refused) == refused
+
+
+@pytest.mark.parametrize("arguments", [{"check_mode": True}, {"wait": False}, {"wait": "no"}])
+def test_what_does_not_wait(controller, arguments):
+    watch = controller(**arguments)
+    result = watch.run(started())
+    assert result["job_state"] == "running" and result["changed"] and watch.lines == []
+
+
+@pytest.mark.parametrize("state", ["armed", "stopped", "observed"])
+def test_other_states_are_the_modules(controller, state):
+    look = running(3, 10)
+    assert controller(state=state).run(look) == look
+
+
+def test_the_time_is_up_and_the_job_goes_on(controller):
+    result = controller(timeout=4, poll=2).run(started(), running(), running(), running(), running())
+    assert result["failed"] and result["changed"] and result["job_state"] == "running"
+    assert result["msg"] == f"{UNIT} is not done after 4 s, and goes on: start this again to attach to it"
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        AnsibleConnectionFailure("no route"),
+        # So says core 2.16 of a node that stands still.
+        AnsibleError("Timeout waiting for privilege escalation prompt"),
+        {"unreachable": True, "msg": "no route"},
+        {"failed": True, "msg": "MODULE FAILURE\nSee stdout"},
+    ],
+)
+def test_a_lost_node_is_looked_for(controller, lost):
+    watch = controller()
+    result = watch.run(started(), running(1, 20), lost, lost, lost, running(5, 50), ended())
+    assert result["changed"] and result["job_state"] == "done" and not result.get("failed")
+    assert len(watch.resets) == 3 and watch.connection._shell.tmpdir is None
+    assert watch.text()[2].startswith("cannot be seen, and goes on; trying again for 10m00s (")
+    assert watch.text()[3] == "seen again after 15s"
+    assert {call["progress_offset"] for call in watch.calls[2:6]} == {20}
+
+
+def test_a_connection_that_cannot_be_reset_is_tried_all_the_same(controller):
+    watch = controller()
+
+    def refuse():
+        raise AnsibleError("no")
+
+    watch.connection.reset = refuse
+    assert watch.run(started(), AnsibleConnectionFailure("no route"), ended())["job_state"] == "done"
+
+
+def test_a_node_that_is_lost_for_too_long(controller):
+    watch = controller(unreachable_timeout=12)
+    result = watch.run(started(), *[AnsibleConnectionFailure("no route")] * 4)
+    assert result["unreachable"] and result["changed"] and watch.now == 15.5
+    assert result["msg"] == "The job could not be seen for 12 s (no route). It goes on: start this again to attach to it"
+
+
+def test_a_look_that_never_ends_is_given_up(controller, monkeypatch):
+    monkeypatch.setattr(job, "ANSWER_SECONDS", 1)
+    watch = controller()
+    before = signal.getsignal(signal.SIGALRM)
+    result = watch.run(started(), lambda: threading.Event().wait(30), ended())
+    assert result["job_state"] == "done" and "no answer within 1 s" in watch.text()[1]
+    assert signal.getsignal(signal.SIGALRM) == before and signal.alarm(0) == 0
+
+
+def test_the_first_look_is_not_tried_again(controller):
+    with pytest.raises(AnsibleConnectionFailure):
+        controller().run(AnsibleConnectionFailure("no route"))
+
+
+def test_an_automatic_restart_is_told(controller):
+    watch = controller()
+    watch.run(started(), running(1, 20, restarts=1), running(1, 20, restarts=1), ended())
+    assert watch.text()[2] == "ended before its work was done, and was started again by systemd (1)"
+    assert len([text for text in watch.text() if "systemd" in text]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"polls": 3}, "polls"), ({"poll": "often"}, "poll"), ({"state": "absent"}, "absent"), ({"config": None}, "config")],
+)
+def test_arguments_are_checked_first(controller, arguments, message):
+    watch = controller(**arguments)
+    if arguments == {"config": None}:
+        del watch.action._task.args["config"]
+    with pytest.raises(AnsibleError, match=message):
+        watch.run()
+    assert watch.calls == []

@@ -71,11 +71,10 @@ class S3Server:
         self.client.put_object(Bucket=self.bucket, Key=key, Body=content)
 
 
-@pytest.fixture(scope="session")
-def s3_server(tmp_path_factory):
+@contextlib.contextmanager
+def s3_process(data: Path, certificate: Path | None = None, key: Path | None = None):
+    """An S3 server, with TLS when it gets a certificate."""
     binary = needed("DEEPTRAIN_TEST_VERSITYGW", "the program versitygw")
-    # In the checkout's file system rather than a tmpfs: the server keeps ETags in extended attributes.
-    data = tmp_path_factory.mktemp("s3")
     port = free_port()
     credentials = {"aws_access_key_id": "tester", "aws_secret_access_key": secrets.token_hex(16)}
     environment = {
@@ -83,10 +82,10 @@ def s3_server(tmp_path_factory):
         "ROOT_SECRET_KEY": credentials["aws_secret_access_key"],
         "PATH": os.environ["PATH"],
     }
-    process = subprocess.Popen(
-        [binary, "--port", f"127.0.0.1:{port}", "posix", data], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    server = S3Server(f"http://127.0.0.1:{port}", "data", credentials, data)
+    tls = ["--cert", certificate, "--key", key] if certificate else []
+    command = [binary, "--port", f"127.0.0.1:{port}", *tls, "posix", data]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = S3Server(f"http{'s' if certificate else ''}://127.0.0.1:{port}", "data", credentials, data)
 
     def answers():
         with socket.create_connection(("127.0.0.1", port), 1):
@@ -94,11 +93,18 @@ def s3_server(tmp_path_factory):
 
     try:
         wait_until(answers, 20, "the S3 server answers")
-        server.client.create_bucket(Bucket=server.bucket)
+        # In the server's own file system, so that no client is needed that trusts its certificate.
+        (data / server.bucket).mkdir()
         yield server
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory):
+    with s3_process(tmp_path_factory.mktemp("s3")) as server:
+        yield server
 
 
 class Cluster:

@@ -12,9 +12,9 @@ import secrets
 
 import pytest
 
-from deeptrain import manifest
+from deeptrain import manifest, s3
 from deeptrain.check import check
-from deeptrain.export import export
+from deeptrain.export import Export, export
 from deeptrain.job import BadInput, Job, JobError
 
 
@@ -80,6 +80,71 @@ def test_nothing_to_export(make_job, tmp_path, s3_server):
         export(make_job({"run": "r", "source": str(tmp_path / "none"), "target": f"s3://{s3_server.bucket}/x"}))
 
 
+def names(s3_server, prefix) -> set[str]:
+    listing = s3_server.client.list_objects_v2(Bucket=s3_server.bucket, Prefix=prefix + "/").get("Contents", [])
+    return {item["Key"].removeprefix(prefix + "/") for item in listing}
+
+
+def test_exported_again_nothing_of_before_is_left(make_job, model, s3_server):
+    prefix = f"models-{secrets.token_hex(4)}/run"
+    config = {"run": "run", "source": str(model), "target": f"s3://{s3_server.bucket}/{prefix}"}
+    s3_server.put(f"{prefix}/checkpoints/checkpoint", b"")
+    export(make_job(config))
+    (model / "saved_model" / "variables" / "variables.data").rename(model / "saved_model" / "variables" / "variables.data-2")
+    export(make_job(config))
+    assert names(s3_server, prefix) == {
+        "checkpoints/checkpoint",
+        "manifest.json",
+        "metrics.json",
+        "saved_model/saved_model.pb",
+        "saved_model/variables/variables.data-2",
+    }
+
+
+def test_no_manifest_stands_beside_other_files(make_job, model, s3_server, monkeypatch):
+    prefix = f"models-{secrets.token_hex(4)}/run"
+    config = {"run": "run", "source": str(model), "target": f"s3://{s3_server.bucket}/{prefix}"}
+    export(make_job(config))
+
+    def cut_off(self, name, path):
+        raise JobError("cut off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Export, "_upload", cut_off)
+        with pytest.raises(JobError, match="cut off"):
+            export(make_job(config))
+    assert "manifest.json" not in names(s3_server, prefix)
+    export(make_job(config))
+    assert "manifest.json" in names(s3_server, prefix)
+
+
+def test_bytes_that_arrive_otherwise(make_job, model, s3_server, monkeypatch):
+    prefix = f"models-{secrets.token_hex(4)}/run"
+
+    def spoil(client, path, bucket, key):
+        client.put_object(Bucket=bucket, Key=key, Body=b"x")
+
+    monkeypatch.setattr(s3, "upload", spoil)
+    with pytest.raises(JobError, match="reads otherwise than it was written"):
+        export(make_job({"run": "run", "source": str(model), "target": f"s3://{s3_server.bucket}/{prefix}"}))
+    assert "manifest.json" not in names(s3_server, prefix)
+
+
+def test_a_prefix_with_something_else(make_job, model, s3_server):
+    prefix = f"models-{secrets.token_hex(4)}/run"
+    s3_server.put(f"{prefix}/manifest.json", b"mine")
+    with pytest.raises(BadInput, match="deeptrain_export_url or deeptrain_run"):
+        export(make_job({"run": "run", "source": str(model), "target": f"s3://{s3_server.bucket}/{prefix}"}))
+    assert names(s3_server, prefix) == {"manifest.json"}
+
+
+@pytest.mark.parametrize("content", ["accuracy: 0.9", "[1]"])
+def test_metrics_that_are_none(make_job, model, s3_server, content):
+    (model / "metrics.json").write_text(content)
+    with pytest.raises(BadInput, match=r"metrics\.json"):
+        export(make_job({"run": "r", "source": str(model), "target": f"s3://{s3_server.bucket}/metrics-{secrets.token_hex(4)}"}))
+
+
 def test_no_manifest_without_the_rest(make_job, model, s3_server):
     with pytest.raises(BadInput, match="deeptrain_export_url"):
         export(make_job({"run": "r", "source": str(model), "target": "s3://nobodys/x"}))
@@ -93,6 +158,13 @@ def test_check_reads_and_writes(make_job, s3_server):
     assert outcome.summary == {"objects": 1, "bytes": 3}
     listing = s3_server.client.list_objects_v2(Bucket=s3_server.bucket, Prefix=f"{prefix}-models")
     assert listing["KeyCount"] == 0
+
+
+def test_check_refuses_what_staging_would(make_job, s3_server):
+    prefix = f"check-{secrets.token_hex(4)}"
+    s3_server.put(f"{prefix}/a:b", b"")
+    with pytest.raises(BadInput, match="a:b.*rename"):
+        check(make_job({"source": f"s3://{s3_server.bucket}/{prefix}", "export": f"s3://{s3_server.bucket}/models"}))
 
 
 @pytest.mark.parametrize(

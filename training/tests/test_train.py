@@ -91,17 +91,50 @@ def test_a_command_that_leaves_nothing(make_job):
         train(make_job("pass"))
 
 
+def test_a_command_that_is_not_there(make_job):
+    job = make_job("")
+    job.config["command"] = ["/nowhere/python"]
+    with pytest.raises(BadInput, match="deeptrain_command.*/nowhere/python"):
+        train(job)
+
+
+def test_metrics_that_are_none(make_job, hdfs):
+    program = "import os; open(os.environ['DEEPTRAIN_EXPORT_DIR'] + '/metrics.json', 'w').close()"
+    with pytest.raises(BadInput, match=r"metrics\.json is no JSON"):
+        train(make_job(program))
+    assert hdfs.status("_SUCCESS") is None
+
+
+def test_a_command_in_a_shell_is_told_to_end(make_job, tmp_path):
+    program = """
+import os, subprocess
+subprocess.run(["sh", "-c", "trap 'touch $DEEPTRAIN_CACHE_DIR/saved; exit 143' TERM; while :; do sleep 0.1; done"])
+"""
+    with pytest.raises(JobError, match="no progress"):
+        train(make_job(program, no_progress_seconds=2))
+    end = time.monotonic() + 10
+    while not (tmp_path / "cache" / "saved").exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_progress_keeps_the_command_alive(make_job):
+    slow = "import time\nfor step in range(4):\n    time.sleep(0.7)\n    open(os.environ['DEEPTRAIN_PROGRESS_FILE'], 'a').write('{}\\n')\n"
+    assert train(make_job("import os\n" + slow + GOOD, no_progress_seconds=1.5)).summary["environment"]
+
+
 def test_no_progress_ends_the_command(make_job):
     began = time.monotonic()
-    with pytest.raises(JobError, match="no progress for 1 s.*deeptrain-worker"):
-        train(make_job("import time; time.sleep(600)", no_progress_seconds=1))
+    tf_config = {"cluster": {"ps": ["10.0.0.1:2223"], "worker": ["10.0.0.2:2224", "10.0.0.3:2224"]}, "task": {"type": "chief", "index": 0}}
+    with pytest.raises(JobError, match="no progress for 1 s.*deeptrain-ps on 10.0.0.1:2223 and deeptrain-worker on 10.0.0.2:2224, 10.0.0.3:2224"):
+        train(make_job("import time; time.sleep(600)", no_progress_seconds=1, tf_config=tf_config))
     assert time.monotonic() - began < 20
 
 
 def test_sigterm_reaches_the_command(make_job, tmp_path):
     program = """
 import os, signal, sys, time
-def stop(*_):
+def stop(*signal):
     open(os.path.join(os.environ["DEEPTRAIN_CACHE_DIR"], "saved"), "w").close()
     sys.exit(143)
 signal.signal(signal.SIGTERM, stop)
@@ -139,6 +172,27 @@ def test_the_last_checkpoint_goes_to_s3(make_job, hdfs, s3_server, tmp_path):
         assert copier.copy() == f"ckpt-{step}"
         assert names() == {"checkpoint", f"ckpt-{step}.index", f"ckpt-{step}.data-00000-of-00001"}
     assert copier.copy() is None
+
+
+def test_copies_go_on_after_one_that_failed(make_job, hdfs, s3_server, tmp_path, capsys):
+    (tmp_path / "credentials" / "s3.json").write_text(json.dumps(s3_server.credentials))
+    bucket = f"late-{secrets.token_hex(4)}"
+    job = make_job(GOOD, checkpoint_url=f"s3://{bucket}/run/checkpoints", s3=s3_server.settings, checkpoint_minutes=0.005)
+    hdfs.write_bytes("checkpoints/ckpt-1.index", b"x")
+    hdfs.write_bytes("checkpoints/checkpoint", b'model_checkpoint_path: "ckpt-1"\n')
+    copier = CheckpointCopier(job, Hdfs(job.config["model_url"]))
+    copier.start()
+    said = ""
+    end = time.monotonic() + 20
+    while "deeptrain_export_url" not in said:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+        said += capsys.readouterr().err
+    s3_server.client.create_bucket(Bucket=bucket)
+    while s3_server.client.list_objects_v2(Bucket=bucket)["KeyCount"] < 2:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    copier.end()
 
 
 def test_the_last_checkpoint_of_an_index():
@@ -208,6 +262,12 @@ def test_fetch_refuses_damaged_data(shards, tmp_path):
     with pytest.raises(JobError, match="not what the manifest says"):
         fetch(shards.url, tmp_path, "train-0*", 0, 1)
     assert not Path(tmp_path, "train-0.tfrecord").exists()
+
+
+def test_fetch_tells_of_data_that_is_missing(shards, tmp_path):
+    shards.delete("train-0.tfrecord")
+    with pytest.raises(JobError, match=r"train-0.*run data\.yml"):
+        fetch(shards.url, tmp_path, "train-0*", 0, 1)
 
 
 def test_fewer_shards_than_workers(shards, tmp_path):

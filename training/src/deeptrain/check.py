@@ -6,27 +6,31 @@
 from __future__ import annotations
 
 from deeptrain import s3
-from deeptrain.job import BadInput, Job, Outcome
+from deeptrain.job import Job, Outcome
+from deeptrain.stage import list_source
 
 PROBE = ".deeptrain-probe"
 
 
 def probe(client, url: str, settings: dict) -> None:
-    """Puts an object below an S3 URL and removes it."""
+    """Puts, reads, lists and removes an object below an S3 URL, as the export does."""
     bucket, prefix = s3.split_url(url, "deeptrain_export_url")
+    key = f"{prefix}/{PROBE}"
     with s3.explained(url, "deeptrain_export_url", settings):
-        client.put_object(Bucket=bucket, Key=f"{prefix}/{PROBE}", Body=b"")
-        client.delete_object(Bucket=bucket, Key=f"{prefix}/{PROBE}")
+        client.put_object(Bucket=bucket, Key=key, Body=b"")
+        client.get_object(Bucket=bucket, Key=key)["Body"].close()
+        s3.list_objects(client, bucket, prefix)
+        client.delete_object(Bucket=bucket, Key=key)
 
 
 def check(job: Job) -> Outcome:
-    """Lists the job's ``source`` and writes below its ``export``."""
+    """Lists the job's ``source``, reads there, and writes below its ``export``."""
     settings = job.config["s3"]
     client = s3.connect(settings, job.credentials("s3"))
-    bucket, prefix = s3.split_url(job.config["source"], "deeptrain_data_url")
-    with s3.explained(job.config["source"], "deeptrain_data_url", settings):
-        objects = s3.list_objects(client, bucket, prefix)
-    if not objects:
-        raise BadInput(f"There is no object under {job.config['source']}: check deeptrain_data_url, or put the data there")
+    source = job.config["source"]
+    objects = list(list_source(client, source, settings).values())
+    with s3.explained(source, "deeptrain_data_url", settings):
+        bucket = s3.split_url(source, "deeptrain_data_url")[0]
+        client.get_object(Bucket=bucket, Key=objects[0].key)["Body"].close()
     probe(client, job.config["export"], settings)
     return Outcome(changed=False, summary={"objects": len(objects), "bytes": sum(item.length for item in objects)})

@@ -13,9 +13,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import boto3.exceptions
-import botocore.exceptions
-
 from deeptrain import manifest, s3
 from deeptrain.hdfs import CHUNK_BYTES, Hdfs
 from deeptrain.job import BadInput, Job, JobError, Outcome
@@ -30,6 +27,20 @@ def local_files(directory: Path) -> dict[str, Path]:
     if not found:
         raise BadInput(f"{directory} holds nothing to export: run train.yml, whose command must leave the model in DEEPTRAIN_EXPORT_DIR")
     return found
+
+
+def read_metrics(directory: Path) -> dict:
+    """What the training command left in ``metrics.json``; empty when it left none."""
+    path = directory / "metrics.json"
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise BadInput(f"{path} is no JSON document ({error}): the training command must write one, or none") from error
+    if not isinstance(metrics, dict):
+        raise BadInput(f"{path} holds no JSON object: the training command must write one, or none")
+    return metrics
 
 
 def _digest(chunks) -> tuple[int, str]:
@@ -69,12 +80,14 @@ class Export:
         total = sum(path.stat().st_size for path in files.values())
         done = 0
         entries = []
+        retired = self._retire()
         self.job.progress.report("upload", 0, total, "bytes")
         with ThreadPoolExecutor(PARALLEL) as pool:
             for entry in pool.map(lambda item: self._upload(*item), files.items()):
                 entries.append(entry)
                 done += entry["length"]
                 self.job.progress.report("upload", done, total, "bytes")
+        self._remove(retired - files.keys())
         document = self._manifest(entries)
         content = (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
         with self.explained():
@@ -93,20 +106,31 @@ class Export:
             }
         )
 
+    def _retire(self) -> set[str]:
+        """Removes the manifest of an earlier export, since it describes what is about to change; returns the names of its files."""
+        with self.explained():
+            try:
+                content = self.client.get_object(Bucket=self.bucket, Key=self.key(MANIFEST))["Body"].read()
+            except self.client.exceptions.NoSuchKey:
+                return set()
+            try:
+                names = {item["path"] for item in json.loads(content)["files"]}
+            except (ValueError, LookupError, TypeError) as error:
+                raise BadInput(f"{self.url}/{MANIFEST} is not of an export: choose another deeptrain_export_url or deeptrain_run") from error
+            self.client.delete_object(Bucket=self.bucket, Key=self.key(MANIFEST))
+        return names
+
+    def _remove(self, names: set[str]) -> None:
+        with self.explained():
+            for name in sorted(names):
+                self.client.delete_object(Bucket=self.bucket, Key=self.key(name))
+
     def _upload(self, name: str, path: Path) -> dict:
         """Uploads a file and reads it back."""
         self.job.check_stop()
         length, sha256 = _digest(_file_chunks(path))
         with self.explained():
-            try:
-                self.client.upload_file(str(path), self.bucket, self.key(name))
-            except botocore.exceptions.ClientError:
-                raise
-            except boto3.exceptions.S3UploadFailedError as error:
-                # boto3 wraps what happened in an error of its own.
-                if isinstance(error.__context__, botocore.exceptions.ClientError):
-                    raise error.__context__ from None
-                raise JobError(f"{path} cannot be uploaded to {self.url}: {error}") from error
+            s3.upload(self.client, path, self.bucket, self.key(name))
             body = self.client.get_object(Bucket=self.bucket, Key=self.key(name))["Body"]
             stored = _digest(iter(lambda: body.read(CHUNK_BYTES), b""))
         if stored != (length, sha256):
@@ -114,10 +138,7 @@ class Export:
         return {"path": name, "length": length, "sha256": sha256}
 
     def _manifest(self, entries: list[dict]) -> dict:
-        try:
-            metrics = json.loads((self.source / "metrics.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            metrics = {}
+        metrics = read_metrics(self.source)
         settings = self.job.settings
         return {
             "version": 1,

@@ -32,6 +32,13 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _download(directory: Hdfs, path: str, local: Path) -> str | None:
+    try:
+        return directory.download(path, local)
+    except FileNotFoundError:
+        return None
+
+
 def fetch(data_url: str, cache_dir: str | os.PathLike, pattern: str, index: int = 0, count: int = 1) -> list[Path]:
     """Makes the cache hold this task's share of the files that match, verified, and no other file of the data.
 
@@ -63,8 +70,8 @@ def fetch(data_url: str, cache_dir: str | os.PathLike, pattern: str, index: int 
         entry, local = entries[path], cache / path
         if fetched.get(path) != [entry.length, entry.sha256] or not local.is_file() or local.stat().st_size != entry.length:
             if not local.is_file() or local.stat().st_size != entry.length or _sha256(local) != entry.sha256:
-                if directory.download(path, local) != entry.sha256:
-                    local.unlink()
+                if _download(directory, path, local) != entry.sha256:
+                    local.unlink(missing_ok=True)
                     raise JobError(f"{data_url}/{path} is not what the manifest says: run data.yml, which mends it")
             fetched[path] = [entry.length, entry.sha256]
             temporary = index_file.with_name(INDEX + ".part")

@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,10 +111,10 @@ class Job:
         self.directory = Path(directory)
         try:
             document = json.loads((self.directory / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise BadInput(f"{self.directory / 'config.json'} cannot be read ({error}): start the job with module deeptrain.cluster.job") from error
-        self.config: dict = document["config"]
-        self.settings: dict = document.get("settings", {})
+            self.config: dict = document["config"]
+            self.settings: dict = document.get("settings", {})
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise BadInput(f"{self.directory / 'config.json'} cannot be read ({error!r}): start the job with module deeptrain.cluster.job") from error
         self.progress = Progress(self.progress_file)
         self.stop = threading.Event()
 
@@ -164,6 +165,10 @@ def run(directory: str | os.PathLike, work: Callable[[Job], Outcome]) -> int:
     except JobError as error:
         result["error"] = str(error)
         status = error.exit_status
+    except Exception as error:
+        traceback.print_exc()
+        result["error"] = f"unexpected {error!r}: the unit's journal has the details"
+        status = EXIT_FAILED
     if result["error"]:
         print(result["error"], file=sys.stderr, flush=True)
     result["finished"] = time.time()

@@ -67,6 +67,16 @@ def relative_paths(objects: list[s3.Object], prefix: str) -> dict[str, s3.Object
     return found
 
 
+def list_source(client, source: str, settings: dict) -> dict[str, s3.Object]:
+    """The objects of a source by the path each gets below the target; refuses an empty source."""
+    bucket, prefix = s3.split_url(source, "deeptrain_data_url")
+    with s3.explained(source, "deeptrain_data_url", settings):
+        objects = s3.list_objects(client, bucket, prefix)
+    if not objects:
+        raise BadInput(f"There is no object under {source}: check deeptrain_data_url, or put the data there")
+    return relative_paths(objects, prefix)
+
+
 @dataclass
 class Target:
     """What an earlier staging left: its source, the digests it knew, the names of its files, and all files that are there."""
@@ -94,11 +104,7 @@ class Staging:
         self._moved = 0
 
     def listing(self) -> dict[str, s3.Object]:
-        with s3.explained(self.source, "deeptrain_data_url", self.settings):
-            objects = s3.list_objects(self.client, self.bucket, self.prefix)
-        if not objects:
-            raise BadInput(f"There is no object under {self.source}: check deeptrain_data_url, or put the data there")
-        return relative_paths(objects, self.prefix)
+        return list_source(self.client, self.source, self.settings)
 
     def run(self) -> Outcome:
         began = time.monotonic()

@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 from deeptrain import s3
+from deeptrain.export import read_metrics
 from deeptrain.hdfs import Hdfs
 from deeptrain.job import EXIT_BAD_INPUT, BadInput, Job, JobError, Outcome, Stopped
 
@@ -82,7 +83,8 @@ class CheckpointCopier:
         while not self._ended.wait(self.seconds):
             try:
                 self.copy()
-            except JobError as error:
+            except (JobError, OSError) as error:
+                # A checkpoint may be replaced by a newer one meanwhile.
                 print(f"The checkpoint is not copied to S3 this time: {error}", file=sys.stderr, flush=True)
 
     def copy(self) -> str | None:
@@ -96,7 +98,7 @@ class CheckpointCopier:
             for path in files:
                 local = Path(scratch, path)
                 self.directory.download(path, local)
-                self.client.upload_file(str(local), self.bucket, f"{self.prefix}/{path}")
+                s3.upload(self.client, local, self.bucket, f"{self.prefix}/{path}")
                 local.unlink()
             self.client.put_object(Bucket=self.bucket, Key=f"{self.prefix}/{INDEX}", Body=index)
             for item in s3.list_objects(self.client, self.bucket, self.prefix):
@@ -115,7 +117,7 @@ def _size(path: Path) -> int:
 
 def _end(process: subprocess.Popen, seconds: float) -> int:
     """Tells the command to end, and ends it when it has not."""
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -123,12 +125,22 @@ def _end(process: subprocess.Popen, seconds: float) -> int:
         return process.wait()
 
 
-def supervise(job: Job, command: list[str], environment: dict[str, str], patience: float) -> None:
+def describe_servers(tf_config: dict) -> str:
+    """The units that a training needs, and where they are."""
+    cluster = tf_config.get("cluster", {})
+    return " and ".join(f"deeptrain-{kind} on {', '.join(cluster.get(kind, ['its hosts']))}" for kind in ("ps", "worker"))
+
+
+def supervise(job: Job, command: list[str], environment: dict[str, str], patience: float, servers: str) -> None:
     """Runs the command until it has succeeded; raises what else became of it.
 
-    ``patience`` is the time without progress, in seconds, after which it is ended.
+    ``patience`` is the time without progress, in seconds, after which it is ended;
+    ``servers`` tells people where to look then.
     """
-    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        process = subprocess.Popen(command, env=environment, start_new_session=True)
+    except OSError as error:
+        raise BadInput(f"The training command cannot be run ({error}): check deeptrain_command, {command}") from error
     size, moved = _size(job.progress_file), time.monotonic()
     while True:
         try:
@@ -143,9 +155,7 @@ def supervise(job: Job, command: list[str], environment: dict[str, str], patienc
             size, moved = _size(job.progress_file), time.monotonic()
         elif time.monotonic() - moved > patience:
             _end(process, 10)
-            raise JobError(
-                f"The training made no progress for {patience:.0f} s: see that deeptrain-ps and deeptrain-worker run on their hosts, then run train.yml"
-            )
+            raise JobError(f"The training made no progress for {patience:.0f} s: see that {servers} run, then run train.yml")
     if job.stop.is_set():
         raise Stopped
     if status == EXIT_BAD_INPUT:
@@ -167,14 +177,11 @@ def train(job: Job) -> Outcome:
     copier = CheckpointCopier(job, model)
     copier.start()
     try:
-        supervise(job, job.config["command"], environment, float(settings.get("no_progress_seconds", 900)))
+        supervise(job, job.config["command"], environment, float(settings.get("no_progress_seconds", 900)), describe_servers(settings["tf_config"]))
     finally:
         copier.end()
     if not any(export_dir.iterdir()):
         raise BadInput(f"The training command left nothing in DEEPTRAIN_EXPORT_DIR ({export_dir}): it must leave there what is to be exported")
-    try:
-        summary = json.loads((export_dir / "metrics.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        summary = {}
+    summary = read_metrics(export_dir)
     model.write_bytes(SUCCESS, b"")
     return Outcome(summary=summary)

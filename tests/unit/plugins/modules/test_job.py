@@ -29,7 +29,7 @@ class Node:
         self.calls = []
         self.start = {"ActiveState": "active"}
 
-    def run_command(self, dummy, command):
+    def run_command(self, command):
         """Stands for AnsibleModule.run_command."""
         if command[0] == "journalctl":
             return 0, "a line\nthe last line\n", ""
@@ -73,7 +73,7 @@ class Node:
 def node(tmp_path, monkeypatch):
     """Return a node."""
     node = Node(tmp_path)
-    monkeypatch.setattr(basic.AnsibleModule, "run_command", lambda self, command: node.run_command(self, command))
+    monkeypatch.setattr(basic.AnsibleModule, "run_command", lambda dummy, command: node.run_command(command))
     monkeypatch.setattr(job.os, "fchown", lambda handle, uid, gid: None)
     monkeypatch.setattr(job.pwd, "getpwnam", lambda name: SimpleNamespace(pw_uid=1))
     monkeypatch.setattr(job.grp, "getgrnam", lambda name: SimpleNamespace(gr_gid=1))
@@ -119,6 +119,8 @@ def test_every_cell_of_the_table(node, call, state, config, overwrite, recheck, 
     elif state == "none" or same or (overwrite and (state == "failed" or state == "done" and recheck)):
         assert result["action"] == "start" and result["changed"]
         assert not result.get("failed")
+        # What nothing has begun to work on binds nobody.
+        assert result["difference"] == ({} if same or state == "none" else {"steps": {"was": 5, "is": 7}})
         # The settings are others each time.
         assert result["diff"]["after"] == {"config": config, "settings": {"parallel": 4}}
         assert SECRET not in json.dumps(result)
@@ -243,7 +245,8 @@ def test_stopping_takes_no_longer_than_told(node, call, monkeypatch):
     node.put("running")
     clock = iter(range(100))
     monkeypatch.setattr(job, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda seconds: node.unit.update(ActiveState="deactivating")))
-    monkeypatch.setattr(node, "run_command", lambda module, command, run=node.run_command: run(module, command) if command[1] != "stop" else (0, "", ""))
+    run = node.run_command
+    monkeypatch.setattr(node, "run_command", lambda command: (0, "", "") if command[1] == "stop" else run(command))
     result = call("stopped", timeout=5)
     assert result["failed"] and "was told to end 5 s ago and is still ending" in result["msg"]
 

@@ -79,11 +79,11 @@ def train_batches(files: tf.data.Dataset, options: Options, shape: tuple[int, ..
 
     Native operations alone: a Python function in here would run on the chief for all workers.
     """
-    dataset = files.interleave(tf.data.TFRecordDataset, cycle_length=4, deterministic=False)
+    dataset = files.interleave(tf.data.TFRecordDataset, cycle_length=4)
     dataset = dataset.cache().shuffle(SHUFFLE_EXAMPLES, reshuffle_each_iteration=True).repeat()
-    dataset = dataset.map(lambda record: _parse(record, shape), deterministic=False)
+    dataset = dataset.map(lambda record: _parse(record, shape))
     if options.use_distortion_for_training:
-        dataset = dataset.map(_distort, deterministic=False)
+        dataset = dataset.map(_distort)
     return dataset.batch(options.train_batch_size, drop_remainder=True).prefetch(4)
 
 

@@ -60,6 +60,7 @@ class Trainer:
         keras.utils.set_random_seed(options.seed)
         with strategy.scope() if strategy else contextlib.nullcontext():
             self.model = build(options, shape, classes)
+            # Counted by the chief: a call that a lost worker left half done is done again as a whole.
             self.step = tf.Variable(0, dtype=tf.int64, name="step")
             self.weights = [weight.value for weight in self.model.trainable_weights]
             self.kernels = [weight.value for weight in self.model.trainable_weights if "kernel" in weight.path]
@@ -90,7 +91,6 @@ class Trainer:
                 use_locking=True,
                 use_nesterov=True,
             )
-        self.step.assign_add(1)
         return loss
 
     def steps(self, count: int):

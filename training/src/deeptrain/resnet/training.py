@@ -91,6 +91,7 @@ def train(options: Options, place: SingleProcess | Cluster, cache: Path, files: 
     writer = tf.summary.create_file_writer(str(directories["events"]))
 
     def save(step: int) -> None:
+        trainer.step.assign(step)
         manager.save(checkpoint_number=step, options=io)
         mirror.push()
 

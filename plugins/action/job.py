@@ -27,8 +27,9 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.job import (
 display = Display()
 
 MODULE = "deeptrain.cluster.job"
-# The first looks come soon, since many jobs are short.
+# A job's end is seen late by a fifth of its time at most, since many jobs are short; a look costs the node some 0.1 s.
 FIRST_POLL = 0.5
+POLL_SHARE = 0.2
 # A node that went away in the middle of a look would let ssh wait for hours.
 ANSWER_SECONDS = 60
 RETRY_SECONDS = 5
@@ -83,7 +84,6 @@ class ActionModule(ActionBase):
     def _watch(self, look, began):
         """Show the job's progress until it has ended; return the last look, failed when the task's time has."""
         timeout = self._args["timeout"]
-        pause = min(FIRST_POLL, self._args["poll"])
         restarts = look["restarts"]
         newest, shown = None, float("-inf")
         if look["job_state"] == RUNNING:
@@ -104,8 +104,7 @@ class ActionModule(ActionBase):
             if timeout and time.monotonic() - began >= timeout:
                 message = f"{look['unit']} is not done after {timeout} s, and goes on: start this again to attach to it"
                 return {**look, "failed": True, "msg": message}
-            time.sleep(pause)
-            pause = min(2 * pause, self._args["poll"])
+            time.sleep(min(self._args["poll"], max(FIRST_POLL, POLL_SHARE * (time.monotonic() - began))))
             look = self._look_again(look["progress_offset"])
             if "job_state" not in look:
                 return look

@@ -24,7 +24,7 @@ ARGUMENT_SPEC = {
     "credentials_dir": {"type": "path", "default": "/run/deeptrain/credentials", "no_log": False},
     "wait": {"type": "bool", "default": True},
     "timeout": {"type": "int", "default": 0},
-    "poll": {"type": "float", "default": 2},
+    "poll": {"type": "float", "default": 5},
     "progress_interval": {"type": "float", "default": 5},
     "unreachable_timeout": {"type": "int", "default": 600},
     "progress_offset": {"type": "int", "default": 0},

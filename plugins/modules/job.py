@@ -99,9 +99,9 @@ options:
     type: int
     default: 0
   poll:
-    description: Seconds between two looks at the job; the first ones come sooner.
+    description: Seconds between two looks at the job, at most; the first ones come sooner.
     type: float
-    default: 2
+    default: 5
   progress_interval:
     description: Seconds between two lines of progress, at least.
     type: float

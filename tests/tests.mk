@@ -4,6 +4,7 @@
 
 TEST_VENV := .venv/ready-test
 TRAINING_VENV := .cache/venv-training/ready
+OLDEST_VENV := .cache/venv-2.16/ready
 TEST_PARTS := lint argspecs docs sanity units tools training molecule
 
 .PHONY: test $(TEST_PARTS)
@@ -44,10 +45,15 @@ molecule: prepare-tests
 	@demo/run.sh tests/molecule.sh
 
 .PHONY: prepare-tests
-prepare-tests: .cache/packages $(TEST_VENV) $(TRAINING_VENV) $(HADOOP) $(S3_SERVER)
+prepare-tests: .cache/packages $(TEST_VENV) $(OLDEST_VENV) $(TRAINING_VENV) $(HADOOP) $(S3_SERVER)
 
 $(TEST_VENV): requirements-test.txt $(VENV)
 	@.venv/bin/pip install --quiet --requirement requirements-test.txt
+	@touch $@
+
+$(OLDEST_VENV): requirements-oldest.txt | .cache/packages
+	@python3 -m venv .cache/venv-2.16
+	@.cache/venv-2.16/bin/pip install --quiet --requirement requirements-oldest.txt
 	@touch $@
 
 $(TRAINING_VENV): requirements.txt requirements-training.txt training/pyproject.toml | .cache/packages

@@ -1,0 +1,132 @@
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Controllers that die, a training that is stopped, and what is seen on the nodes while they work."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from secrets_on_nodes import find, plant
+
+# Long enough to be caught in the middle.
+TRAINING = {"train_steps": 1000, "train_batch_size": 32, "checkpoint_steps": 100}
+STEP = r"train \w+: train [1-9]"
+
+
+@pytest.fixture(scope="module")
+def abandoned(cluster) -> str:
+    """The name of a run whose controller was killed in the middle of the training, after its progress was seen."""
+    run = "abandoned"
+    controller = cluster.start("train", deeptrain_run=run, deeptrain_training=TRAINING)
+    seen = controller.wait_for(STEP, 2, "stderr")
+    print(f"steps seen after {seen} s")
+    assert seen[1] - seen[0] > 1, "the lines came all at once"
+    assert controller.running
+    controller.kill()
+    assert cluster.unit("train", run)["ActiveState"] == "active"
+    return run
+
+
+def test_nothing_runs_as_root(cluster, abandoned):
+    ours = re.compile(r"deeptrain|tensorflow|java|hadoop")
+    for node in cluster.nodes:
+        listing = cluster.sh(node, "ps -eo pid=,user:32=,args= | grep -v 'grep\\|ps -eo'")
+        users = {(args, user) for _, user, args in (line.split(None, 2) for line in listing.splitlines()) if ours.search(args)}
+        assert {user for _, user in users} == {"hdfs", "deeptrain"}, (node, users)
+        assert any("deeptrain.resnet" in args for args, _ in users), (node, users)
+        assert any("DataNode" in args for args, _ in users), (node, users)
+
+
+def test_secret_is_nowhere_on_the_nodes(cluster, abandoned):
+    needle = "planted-0123456789abcdef0123456789abcdef"
+    with plant(cluster, cluster.chief, needle) as places:
+        assert find(cluster, cluster.chief, needle) == places
+    for host in cluster.nodes:
+        assert find(cluster, host, cluster.secret) == []
+    # The S3 server has its own, as its user alone can see.
+    assert find(cluster, cluster.s3_host, cluster.secret) == ["environ /usr/local/bin/versitygw"]
+
+
+
+def test_model_arrives_without_a_controller(cluster, abandoned):
+    manifest = f"models/{abandoned}"
+    cluster.wait_until("the model is in S3", lambda: "manifest.json" in cluster.objects(manifest), 300)
+    assert json.loads(cluster.get(f"{manifest}/manifest.json"))["metrics"]["train_steps"] == TRAINING["train_steps"]
+    cluster.wait_until("the export has ended", lambda: cluster.unit("export", abandoned)["ActiveState"] == "inactive")
+    assert cluster.result("export", abandoned)["status"] == "succeeded"
+    # What has succeeded keeps no credentials.
+    assert cluster.sh(cluster.chief, f"find /run/deeptrain/credentials -path '*/{abandoned}/*' -type f") == ""
+    assert len(cluster.invocations("train", abandoned)) == 1
+    for kind in ("train", "export"):
+        users = cluster.sh(cluster.chief, f"journalctl --unit deeptrain-{kind}@{abandoned}.service --output json --output-fields _UID,_PID")
+        assert "0" not in {record["_UID"] for record in map(json.loads, users.splitlines()) if record["_PID"] != "1"}
+
+
+def test_training_is_attached_to_stopped_and_gone_on_with(cluster):
+    run = "interrupted"
+    arguments = {"deeptrain_run": run, "deeptrain_training": TRAINING}
+    first = cluster.start("train", **arguments)
+    first.wait_for(STEP, 1, "stderr")
+    first.kill()
+    before = cluster.unit("train", run)
+    assert before["ActiveState"] == "active"
+
+    second = cluster.start("site", **arguments)
+    second.wait_for(f"train {run}: attached to the running job", 1, "stderr")
+    second.wait_for(STEP, 1, "stderr")
+    assert cluster.unit("train", run) == before
+
+    cluster.play("stop", **arguments).succeeded()
+    second.end()
+    assert second.status != 0
+    assert "stopped" in second.text()
+    index = cluster.sh(cluster.chief, f"runuser --user deeptrain -- hdfs dfs -cat /user/deeptrain/runs/{run}/checkpoints/checkpoint")
+    step = int(re.search(r'^model_checkpoint_path: ".*-(\d+)"', index, re.MULTILINE)[1])
+    assert 0 < step < TRAINING["train_steps"]
+    for node in cluster.nodes:
+        assert "deeptrain.resnet" not in cluster.sh(node, "ps -eo args=")
+
+    cluster.play("site", **arguments).succeeded()
+    journal = cluster.sh(cluster.chief, f"journalctl --unit deeptrain-train@{run}.service --output cat")
+    assert re.findall(r"Goes on from step (\d+)", journal) == [str(step)]
+    assert cluster.result("train", run)["summary"]["train_steps"] == TRAINING["train_steps"]
+    assert len(cluster.invocations("train", run)) == 2
+    assert "manifest.json" in cluster.objects(f"models/{run}")
+
+
+def test_staging_is_attached_to(cluster):
+    # Random data, enough for the server to be halted in the middle.
+    names, length = [f"part-{number}" for number in range(4)], 64 * 1024 * 1024
+    for name in names:
+        with open("/dev/urandom", "rb") as source:
+            cluster.s3.put_object(Bucket="deeptrain", Key=f"bulk/{name}", Body=source.read(length))
+    run = "bulk"
+    arguments = {
+        "deeptrain_run": run,
+        "deeptrain_data_url": "s3://deeptrain/bulk",
+        "deeptrain_data_dir": "/user/deeptrain/bulk",
+        "data_staging_parallel": 1,
+    }
+    first = cluster.start("data", **arguments)
+    progress = f"/var/lib/deeptrain/runs/{run}/stage/progress.jsonl"
+    cluster.sh(cluster.chief, f"timeout 100 sh -c 'until grep -qs copy {progress}; do sleep 0.05; done'")
+    cluster.sh(cluster.s3_host, "systemctl kill --signal STOP versitygw")
+    try:
+        first.kill()
+        before = cluster.unit("stage", run)
+        assert before["ActiveState"] == "active"
+        assert cluster.result("stage", run) == {}
+        second = cluster.start("data", **arguments)
+        second.wait_for(f"stage {run}: attached to the running job", 1, "stderr")
+        assert cluster.unit("stage", run) == before
+    finally:
+        cluster.sh(cluster.s3_host, "systemctl kill --signal CONT versitygw")
+    second.succeeded()
+    assert cluster.result("stage", run)["summary"]["copied_objects"] == len(names)
+    assert len(cluster.invocations("stage", run)) == 1
+    again = cluster.play("data", **arguments).succeeded()
+    assert again.changed() == {}
+    assert cluster.result("stage", run)["summary"]["copied_objects"] == 0

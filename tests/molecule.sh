@@ -1,30 +1,54 @@
 #!/usr/bin/env bash
-# Runs the molecule scenario: create (which prepares too), converge, idempotence, verify, destroy; shows the seconds of each.
-# KEEP=1 leaves the nodes; steps given as arguments are run alone, on nodes that an earlier run has left.
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Runs the molecule scenario: create (which prepares too), converge, idempotence, verify, destroy, and shows the
+# seconds of each. Steps given as arguments are run alone, on nodes that are there or are left there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 export MOLECULE_CLUSTER=dtmolecule
 export MOLECULE_STATE="$PWD/.cache/molecule"
 export MOLECULE_HADOOP="$PWD/.cache/hadoop-3.5.0-hdfs.tar.gz"
-# Else the nodes' addresses would be asked of a proxy.
-export no_proxy="${no_proxy:+$no_proxy,}localhost,127.0.0.1" PY_COLORS=0 NO_COLOR=1
-mkdir -p -m 0700 "$MOLECULE_STATE"
+export PY_COLORS=0 NO_COLOR=1
 
 step() {
-    local began=$SECONDS
+    local began=$SECONDS status=0
     echo "-- $1"
-    DEEPTRAIN_STAGES_FILE="$MOLECULE_STATE/$1.json" molecule "$1" --scenario-name site
+    DEEPTRAIN_STAGES_FILE="$MOLECULE_STATE/$1.json" molecule "$1" --scenario-name site || status=$?
     echo "-- $1 took $((SECONDS - began)) s"
+    return "$status"
 }
 
-destroy() { step destroy; rm -rf "$MOLECULE_STATE"; }
+# Shows what the tests say while they run, which Ansible does not.
+verify() {
+    : >"$MOLECULE_STATE/verify.log"
+    tail --lines=+1 --follow "$MOLECULE_STATE/verify.log" &
+    local follower=$! status=0
+    step verify || status=$?
+    kill "$follower"
+    return "$status"
+}
+
+destroy() {
+    step destroy
+    rm -rf "$MOLECULE_STATE"
+}
+
+run() {
+    mkdir -p -m 0700 "$MOLECULE_STATE"
+    case $1 in
+        verify | destroy) "$1" ;;
+        *) step "$1" ;;
+    esac
+}
 
 if [ $# -gt 0 ]; then
-    for name; do step "$name"; done
+    for name; do run "$name"; done
     exit
 fi
-[ -n "${KEEP:-}" ] || trap destroy EXIT
-destroy
-mkdir -p -m 0700 "$MOLECULE_STATE"
-for name in create converge idempotence verify; do step "$name"; done
+# What an earlier run has left.
+run destroy
+trap 'run destroy' EXIT
+for name in create converge idempotence verify; do run "$name"; done

@@ -64,9 +64,7 @@ class Playbook:
     def wait_for(self, pattern: str, count: int = 1, stream: str | None = None, seconds: float = 180) -> list[float]:
         """Wait until so many lines with a pattern have arrived, while it runs."""
         with self._changed:
-            done = self._changed.wait_for(
-                lambda: len(self.seen(pattern, stream)) >= count or self._process.poll() is not None, seconds
-            )
+            done = self._changed.wait_for(lambda: len(self.seen(pattern, stream)) >= count or self._process.poll() is not None, seconds)
         found = self.seen(pattern, stream)
         if not done or len(found) < count:
             self.kill()
@@ -158,11 +156,7 @@ class Cluster:
 
     def environment(self, **extra: str) -> dict[str, str]:
         """What a user's shell would have, with stdout buffered as it is by default."""
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if name != "PYTHONUNBUFFERED" and not name.startswith(("ANSIBLE_", "AWS_"))
-        }
+        kept = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED" and not name.startswith(("ANSIBLE_", "AWS_"))}
         addresses = ",".join(host["deeptrain_address"] for host in self.hosts.values())
         no_proxy = f"{kept.get('no_proxy', '')},{addresses}"
         return {
@@ -174,9 +168,7 @@ class Cluster:
             **extra,
         }
 
-    def start(
-        self, playbook: str, *options: str, inventory: Path | None = None, program: str = "ansible-playbook", **variables
-    ) -> Playbook:
+    def start(self, playbook: str, *options: str, inventory: Path | None = None, program: str = "ansible-playbook", **variables) -> Playbook:
         """Start a playbook of the installed collection, or a file of ours, with further variables."""
         name = str(HERE / playbook) if playbook.endswith(".yml") else f"deeptrain.cluster.{playbook}"
         return Playbook(

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "demo"))
 
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
+
 from evaluate import download  # noqa: E402
 
 with tempfile.TemporaryDirectory() as directory:

@@ -50,7 +50,6 @@ def test_secret_is_nowhere_on_the_nodes(cluster, abandoned):
     assert find(cluster, cluster.s3_host, cluster.secret) == ["environ /usr/local/bin/versitygw"]
 
 
-
 def test_model_arrives_without_a_controller(cluster, abandoned):
     manifest = f"models/{abandoned}"
     cluster.wait_until("the model is in S3", lambda: "manifest.json" in cluster.objects(manifest), 300)

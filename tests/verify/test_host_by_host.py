@@ -40,9 +40,7 @@ def inventory(cluster) -> tuple[Path, dict[str, str]]:
             names[host] = f"{variables['deeptrain_address']}_{number}"
             document["hosts"][names[host]] = document["hosts"].pop(host)
             del document["hosts"][names[host]]["deeptrain_address"]
-            document["hosts"][names[host]].update(
-                IM_NODE_PRIVATE_IP=variables["deeptrain_address"], IM_NODE_HOSTNAME=host, IM_NODE_NUM=str(number)
-            )
+            document["hosts"][names[host]].update(IM_NODE_PRIVATE_IP=variables["deeptrain_address"], IM_NODE_HOSTNAME=host, IM_NODE_NUM=str(number))
         for group in document["children"].values():
             group["hosts"] = {names[host]: {} for host in group["hosts"]}
 
@@ -58,12 +56,7 @@ def test_program_is_the_oldest_supported():
 def test_step_changes_nothing(cluster, inventory, role, entry, groups):
     file, names = inventory
     hosts = [names[host] for group in groups for host in cluster.groups[group]]
-    runs = {
-        host: cluster.start(
-            "host.yml", "--limit", host, inventory=file, program=str(PROGRAM), verify_role=role, verify_entry=entry
-        )
-        for host in hosts
-    }
+    runs = {host: cluster.start("host.yml", "--limit", host, inventory=file, program=str(PROGRAM), verify_role=role, verify_entry=entry) for host in hosts}
     for host, run in runs.items():
         run.succeeded()
         assert set(run.recap()) == {host}

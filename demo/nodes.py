@@ -25,7 +25,7 @@ CACHE = Path(__file__).resolve().parent.parent / ".cache" / "nodes"
 
 def group(text: str) -> tuple[list[str], int]:
     """Group names and the number of nodes out of NAME[,NAME…]=COUNT."""
-    names, _, count = text.partition("=")
+    names, separator, count = text.partition("=")
     if not re.fullmatch(r"[a-z][a-z0-9_]*(,[a-z][a-z0-9_]*)*", names) or not count.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is not like worker=2 or ps,hdfs_namenode=1")
     return names.split(","), int(count)

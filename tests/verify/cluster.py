@@ -55,7 +55,7 @@ class Playbook:
                 self._changed.notify_all()
 
     def text(self, stream: str | None = None) -> str:
-        return "\n".join(line for _, name, line in self.lines if stream in (None, name))
+        return "\n".join(line for at, name, line in self.lines if stream in (None, name))
 
     def seen(self, pattern: str, stream: str | None = None) -> list[float]:
         """When lines with a pattern arrived, in seconds since the start."""

@@ -37,7 +37,7 @@ def test_bytes_are_those_of_s3(cluster):
         cd "$directory/data" && find . -type f -printf '%P\\n' | xargs sha256sum
         """,
     )
-    manifest, _, sums = read.rpartition("}\n\n")
+    manifest, separator, sums = read.rpartition("}\n\n")
     entries = json.loads(manifest + "}")["files"]
     assert len(objects) >= 6
     assert dict(reversed(line.split()) for line in sums.splitlines()) == digests

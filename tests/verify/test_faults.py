@@ -34,10 +34,10 @@ def test_nothing_runs_as_root(cluster, abandoned):
     ours = re.compile(r"deeptrain|tensorflow|java|hadoop")
     for node in cluster.nodes:
         listing = cluster.sh(node, "ps -eo pid=,user:32=,args= | grep -v 'grep\\|ps -eo'")
-        users = {(args, user) for _, user, args in (line.split(None, 2) for line in listing.splitlines()) if ours.search(args)}
-        assert {user for _, user in users} == {"hdfs", "deeptrain"}, (node, users)
-        assert any("deeptrain.resnet" in args for args, _ in users), (node, users)
-        assert any("DataNode" in args for args, _ in users), (node, users)
+        users = {(args, user) for pid, user, args in (line.split(None, 2) for line in listing.splitlines()) if ours.search(args)}
+        assert {user for args, user in users} == {"hdfs", "deeptrain"}, (node, users)
+        assert any("deeptrain.resnet" in args for args, user in users), (node, users)
+        assert any("DataNode" in args for args, user in users), (node, users)
 
 
 def test_secret_is_nowhere_on_the_nodes(cluster, abandoned):

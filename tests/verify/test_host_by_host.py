@@ -52,7 +52,7 @@ def test_program_is_the_oldest_supported():
     assert "[core 2.16." in version
 
 
-@pytest.mark.parametrize(("role", "entry", "groups"), STEPS, ids=[f"{role}-{entry}" for role, entry, _ in STEPS])
+@pytest.mark.parametrize(("role", "entry", "groups"), STEPS, ids=[f"{role}-{entry}" for role, entry, groups in STEPS])
 def test_step_changes_nothing(cluster, inventory, role, entry, groups):
     file, names = inventory
     hosts = [names[host] for group in groups for host in cluster.groups[group]]

@@ -30,7 +30,7 @@ def refused(run, *words: str, changes: bool = False) -> None:
 
 
 def no_worker(document: dict) -> None:
-    del document["children"]["worker"]
+    document["children"]["ps"]["hosts"].update(document["children"]["worker"].pop("hosts"))
 
 
 def stray(document: dict) -> None:
@@ -42,6 +42,7 @@ def no_address(document: dict) -> None:
 
 
 def same_port(document: dict) -> None:
+    del document["hosts"]["chief-0"]
     document["children"]["chief"]["hosts"] = {"ps-0": {}}
     document["hosts"]["ps-0"]["deeptrain_ports"] = {"chief": 2223}
 
@@ -122,7 +123,7 @@ def test_hdfs(cluster, variables, words):
 
 
 def test_directory_that_holds_something_else(cluster):
-    arguments = {"deeptrain_run": "bad-directory", "deeptrain_data_dir": "/user/deeptrain/runs"}
+    arguments = {"deeptrain_run": "bad-directory", "deeptrain_data_dir": "/user/deeptrain"}
     refused(cluster.play("data", **arguments), "holds something else", "choose another deeptrain_data_dir", changes=True)
 
 

@@ -241,9 +241,8 @@ def test_sigterm_ends_in_order(make_job, s3_server, hdfs, tmp_path):
         s3_server.put(f"{prefix}/{index:03}", os.urandom(2_000_000))
     make_job(prefix, settings={"parallel": 2})
     process = start_staging(tmp_path)
-    while process.poll() is None and not (tmp_path / "progress.jsonl").exists():
+    while process.poll() is None and hdfs.status("000") is None:
         time.sleep(0.02)
-    time.sleep(0.3)
     process.terminate()
     assert process.wait(30) == 143
     result = json.loads((tmp_path / "result.json").read_text())
@@ -270,12 +269,15 @@ def test_objects_that_change_meanwhile(make_job, s3_server, hdfs, tmp_path, chan
     process = start_staging(tmp_path)
     while process.poll() is None and hdfs.status("0") is None:
         time.sleep(0.02)
+    # Else it might have done the rest before the change is there.
+    process.send_signal(signal.SIGSTOP)
     if change == "replaced":
         s3_server.put(f"{prefix}/0", content[::-1])
     elif change == "removed":
         s3_server.client.delete_object(Bucket=s3_server.bucket, Key=f"{prefix}/0")
     else:
         s3_server.put(f"{prefix}/00", b"new")
+    process.send_signal(signal.SIGCONT)
     assert process.wait(60) == 1
     result = json.loads((tmp_path / "result.json").read_text())
     assert re.search(f"'{prefix}/0+'.*changed while it was copied", result["error"])

@@ -61,7 +61,7 @@ class Playbook:
         """When lines with a pattern arrived, in seconds since the start."""
         return [at for at, name, line in list(self.lines) if stream in (None, name) and re.search(pattern, line)]
 
-    def wait_for(self, pattern: str, count: int = 1, stream: str | None = None, seconds: float = 180) -> list[float]:
+    def wait_for(self, pattern: str, count: int = 1, stream: str | None = None, seconds: float = 400) -> list[float]:
         """Wait until so many lines with a pattern have arrived, while it runs."""
         with self._changed:
             done = self._changed.wait_for(lambda: len(self.seen(pattern, stream)) >= count or self._process.poll() is not None, seconds)

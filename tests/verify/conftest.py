@@ -17,3 +17,8 @@ def cluster() -> Cluster:
     if "MOLECULE_STATE" not in os.environ:
         pytest.fail("MOLECULE_STATE is not set: run tests/molecule.sh", pytrace=False)
     return Cluster(Path(os.environ["MOLECULE_STATE"]))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that train other runs come last: the servers are configured for those then."""
+    items.sort(key=lambda item: item.path.stem in ("test_bad_input", "test_faults"))

@@ -18,10 +18,10 @@ cat >"$pattern" <<'NEEDLE'
 NEEDLE
 has() { grep --quiet --no-messages --text --fixed-strings --file "$pattern" "$@"; }
 for process in /proc/[0-9]*; do
-    if has "$process/cmdline"; then echo "argv $(readlink "$process/exe")"; fi
+    if has "$process/cmdline"; then echo "argv $(cat "$process/comm")"; fi
     # A process of another user than root tells its environment to all of that user's.
     if [ "$(stat --format %%u "$process" 2>/dev/null)" != 0 ] && has "$process/environ"; then
-        echo "environ $(readlink "$process/exe")"
+        echo "environ $(cat "$process/comm")"
     fi
 done
 if journalctl --no-pager --output export --all | has; then echo journal; fi
@@ -56,9 +56,9 @@ def plant(cluster, host: str, needle: str) -> Iterator[list[str]]:
     )
     try:
         yield [
-            "argv /usr/bin/dash",
-            "environ /usr/bin/dash",
-            "environ /usr/bin/sleep",
+            "argv sh",
+            "environ sh",
+            "environ sleep",
             "file /etc/deeptrain/planted root 640",
             "file /run/systemd/transient/planted.service root 644",
             "file /var/tmp/planted root 644",

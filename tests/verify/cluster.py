@@ -54,6 +54,10 @@ class Playbook:
                 self.lines.append((time.monotonic() - self.began, name, line.rstrip("\n")))
                 self._changed.notify_all()
 
+    def _read_rest(self) -> None:
+        for reader in self._readers:
+            reader.join(5)
+
     def text(self, stream: str | None = None) -> str:
         return "\n".join(line for at, name, line in self.lines if stream in (None, name))
 
@@ -61,12 +65,17 @@ class Playbook:
         """When lines with a pattern arrived, in seconds since the start."""
         return [at for at, name, line in list(self.lines) if stream in (None, name) and re.search(pattern, line)]
 
-    def wait_for(self, pattern: str, count: int = 1, stream: str | None = None, seconds: float = 400) -> list[float]:
+    def wait_for(self, pattern: str, count: int = 1, stream: str | None = None, seconds: float = 600) -> list[float]:
         """Wait until so many lines with a pattern have arrived, while it runs."""
+        end = time.monotonic() + seconds
         with self._changed:
-            done = self._changed.wait_for(lambda: len(self.seen(pattern, stream)) >= count or self._process.poll() is not None, seconds)
+            # Its end wakes nobody, so it is looked for each second.
+            while len(self.seen(pattern, stream)) < count and self.running and time.monotonic() < end:
+                self._changed.wait(1)
+        if not self.running:
+            self._read_rest()
         found = self.seen(pattern, stream)
-        if not done or len(found) < count:
+        if len(found) < count:
             self.kill()
             raise AssertionError(f"not seen {count} times: {pattern}\n{self.text()}")
         return found
@@ -84,8 +93,7 @@ class Playbook:
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"not done after {seconds} s\n{self.text()}") from None
-        for reader in self._readers:
-            reader.join(5)
+        self._read_rest()
         self.seconds = time.monotonic() - self.began
         return self
 
@@ -218,7 +226,7 @@ class Cluster:
     def get(self, key: str) -> bytes:
         return self.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
 
-    def wait_until(self, what: str, condition, seconds: float = 180, pause: float = 1.0) -> None:
+    def wait_until(self, what: str, condition, seconds: float = 600, pause: float = 1.0) -> None:
         """Wait for a condition; fail with what was waited for."""
         end = time.monotonic() + seconds
         while not condition():

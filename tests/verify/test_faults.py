@@ -13,7 +13,7 @@ from secrets_on_nodes import find, plant
 
 # Long enough to be caught in the middle.
 TRAINING = {"train_steps": 1000, "train_batch_size": 32, "checkpoint_steps": 100}
-STEP = r"train \w+: train [1-9]"
+STEP = r"train \w+: [1-9][0-9]*/[0-9]+ steps"
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_secret_is_nowhere_on_the_nodes(cluster, abandoned):
 
 def test_model_arrives_without_a_controller(cluster, abandoned):
     manifest = f"models/{abandoned}"
-    cluster.wait_until("the model is in S3", lambda: "manifest.json" in cluster.objects(manifest), 300)
+    cluster.wait_until("the model is in S3", lambda: "manifest.json" in cluster.objects(manifest), 600)
     assert json.loads(cluster.get(f"{manifest}/manifest.json"))["metrics"]["train_steps"] == TRAINING["train_steps"]
     cluster.wait_until("the export has ended", lambda: cluster.unit("export", abandoned)["ActiveState"] == "inactive")
     assert cluster.result("export", abandoned)["status"] == "succeeded"

@@ -294,7 +294,7 @@ def _facts(item, vm):
     return {
         "IM_NODE_PRIVATE_IP": vm["private_ip"] or vm["public_ip"],
         "IM_NODE_PUBLIC_IP": vm["public_ip"],
-        "IM_NODE_HOSTNAME": (vm["hostname"] or "").replace("#N#", vm["id"]).partition(".")[0] or None,
+        "IM_NODE_HOSTNAME": (vm["hostname"] or "").partition(".")[0] or None,
         "IM_NODE_NUM": vm["id"],
         "IM_INFRASTRUCTURE_ID": item["id"],
         "im_name": item["name"],

@@ -21,7 +21,7 @@ KEY = "-----BEGIN KEY-----\nplanted\n-----END KEY-----"
 
 def vm(system, private=None, public=None, **more):
     """Return a VM as the client describes it."""
-    known = {"system": system, "state": "running", "hostname": f"{system}-#N#.cluster", "private_ip": private, "public_ip": public}
+    known = {"system": system, "state": "running", "hostname": f"{system}-a.cluster", "private_ip": private, "public_ip": public}
     return {**known, "ssh_port": 22, "user": "ubuntu", "password": None, "private_key": KEY, **more}
 
 
@@ -111,7 +111,7 @@ def test_variables(read, tmp_path):
     assert variables(inventory, "chief-0").items() >= {
         "IM_NODE_PRIVATE_IP": "10.0.0.1",
         "IM_NODE_PUBLIC_IP": "203.0.113.1",
-        "IM_NODE_HOSTNAME": "chief-0",
+        "IM_NODE_HOSTNAME": "chief-a",
         "IM_NODE_NUM": "0",
         "IM_INFRASTRUCTURE_ID": "inf-1",
         "im_name": "deep",
@@ -248,13 +248,13 @@ def test_constructed(read):
     inventory = read(
         [vm("ps", "10.0.0.1"), vm("worker", "10.0.0.2")],
         name="deep",
-        compose={"ansible_port": "ansible_port + 1", "gpu": "im_system == 'worker'", "nothing": "missing"},
+        compose={"ansible_user": "im_system ~ '-user'", "gpu": "im_system == 'worker'", "nothing": "missing"},
         groups={"gpus": "gpu", "odd": "missing"},
         keyed_groups=[{"key": "im_state", "prefix": "state"}],
     )
     groups = inventory.get_groups_dict()
     assert (groups["gpus"], groups["state_configured"]) == (["worker-0"], ["ps-0", "worker-0"])
-    assert variables(inventory, "ps-0")["ansible_port"] == 23
+    assert variables(inventory, "ps-0")["ansible_user"] == "ps-user"
     assert "nothing" not in variables(inventory, "ps-0")
     with pytest.raises(AnsibleError, match="missing"):
         read([vm("ps")], name="deep", compose={"nothing": "missing"}, strict=True)

@@ -239,12 +239,12 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         private_first = self.get_option("address") == "private"
         address = (vm["private_ip"] or vm["public_ip"]) if private_first else (vm["public_ip"] or vm["private_ip"])
         # By the id, and short: the whole path of a socket has some 100 characters at most.
-        sockets = f"~/.ansible/cp/{hashlib.sha256(item['id'].encode()).hexdigest()[:8]}"
+        sockets = os.path.expanduser(f"~/.ansible/cp/{hashlib.sha256(item['id'].encode()).hexdigest()[:8]}")
         through = jump if address != vm["public_ip"] else None
         arguments = self._ssh_options(item, vm)
         if through:
             # One connection to the jump host serves all.
-            shared = ["-o", "ControlMaster=auto", "-o", "ControlPersist=60s", "-o", f"ControlPath={sockets}/jump", "-o", "ServerAliveInterval=15"]
+            shared = ["-o", "ControlMaster=auto", "-o", "ControlPersist=60s", "-o", f'ControlPath="{sockets}/jump"', "-o", "ServerAliveInterval=15"]
             key = ["-i", self._key_file(item, through)] if through["login"] == "key" else []
             user = ["-l", through["user"]] if through["user"] else []
             way = ["-p", str(through["ssh_port"]), "-W", "[%h]:%p", "--", through["public_ip"]]
@@ -262,10 +262,13 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         }
 
     def _ssh_options(self, item, vm):
-        """Return the options of ssh for a VM: the host key that it has at first is the one that it must have later."""
+        """Return the options of ssh for a VM.
+
+        The host key that it has at first is the one that it must have later; it goes by the VM, since its address may become another's.
+        """
         known = os.path.join(self._directory(item), "known_hosts")
         only = ["-o", "IdentitiesOnly=yes"] if vm["login"] == "key" else []
-        return ["-o", "StrictHostKeyChecking=accept-new", "-o", f'UserKnownHostsFile="{known}"', *only]
+        return ["-o", "StrictHostKeyChecking=accept-new", "-o", f'UserKnownHostsFile="{known}"', "-o", f"HostKeyAlias=vm-{vm['id']}", *only]
 
 
 def _if_there(call, *arguments):

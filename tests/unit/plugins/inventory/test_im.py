@@ -144,8 +144,9 @@ def test_jump_host(read, tmp_path):
     inventory = read(vms, name="deep")
     assert "ProxyCommand" not in options_of(variables(inventory, "chief-0")["ansible_ssh_common_args"])
     options = options_of(variables(inventory, "ps-0")["ansible_ssh_common_args"])
-    assert options["UserKnownHostsFile"] == f'"{tmp_path}/keys/inf-1/known_hosts"'
+    assert (options["UserKnownHostsFile"], options["HostKeyAlias"]) == (f'"{tmp_path}/keys/inf-1/known_hosts"', "vm-0")
     command = shlex.split(options["ProxyCommand"])
+    assert "HostKeyAlias=vm-1" in command
     key = str(tmp_path / "keys/inf-1/1.pem")
     assert command[-10:] == ["-i", key, "-l", "debian", "-p", "2022", "-W", "[%h]:%p", "--", "203.0.113.1"]
     # Another one by the user's word; not one that is itself behind.

@@ -1,0 +1,447 @@
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Infrastructure Manager's REST API, as its server 2.0.0 speaks it."""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import json
+import os
+import re
+import socket
+import ssl
+import stat
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_opener
+
+from ansible.module_utils.urls import make_context
+
+RADL = "text/plain"
+TOSCA = "text/yaml"
+
+# States in which nothing more happens by itself.
+ENDED = ("configured", "unconfigured", "stopped", "off", "failed")
+
+# Keys of an authorization whose values are no secret.
+_OPEN_KEYS = ("id", "type", "host", "username", "domain", "tenant", "project", "auth_version", "service_region")
+# Shorter ones would blot out half of every message.
+_SECRET_LENGTH = 4
+
+_DESCRIPTION = re.compile(r"^[ \t]*description\s+(?P<id>[\w.-]+)\s*(\((?P<features>[^)]*)\))?", re.MULTILINE)
+_NAME_FEATURE = re.compile(r"\bname\s*=\s*'([^']*)'")
+_DEPLOY = re.compile(r"^[ \t]*deploy\s+(?P<system>[\w.-]+)\s+(?P<count>[0-9]+)(\s+(?P<cloud>[\w.-]+))?[ \t]*(#.*)?$", re.MULTILINE)
+
+
+class ImError(Exception):
+    """A call failed; the message has the Infrastructure Manager's own words and the fix.
+
+    `code` is the HTTP status, or None where no answer came. `lost` says that the call may have been carried out
+    all the same.
+    """
+
+    def __init__(self, message, code=None, lost=False):
+        super().__init__(message)
+        self.code = code
+        self.lost = lost
+
+
+def authorization(entries):
+    """Return the header's value for a list of dictionaries, each with at least `type`; raise ImError for what it cannot carry."""
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ImError("auth must be a list of dictionaries, one for the Infrastructure Manager and one for each cloud")
+    for number, entry in enumerate(entries, 1):
+        if not entry.get("type"):
+            raise ImError(f"entry {number} of auth has no type: give it one, such as InfrastructureManager or OpenStack")
+    own = [entry for entry in entries if entry["type"] == "InfrastructureManager"]
+    if not any(entry.get("token") or (entry.get("username") and entry.get("password")) for entry in own):
+        raise ImError("auth has no entry of type InfrastructureManager with username and password, or with a token: add one")
+    return "\\n".join("; ".join(f"{key} = {_quoted(key, str(value))}" for key, value in entry.items() if value is not None) for entry in entries)
+
+
+def _quoted(key, value):
+    """Return a value as the server's parser takes it back, which strips blanks and knows no escape for quotes."""
+    try:
+        value.encode("latin-1")
+    except UnicodeEncodeError:
+        raise ImError(f"{key} in auth has characters beyond Latin-1, which an HTTP header cannot carry: use another") from None
+    if "\\n" in value:
+        raise ImError(f"{key} in auth has a backslash before an n, which the Infrastructure Manager takes for a new line: use another")
+    lines = value.replace("\r\n", "\n").strip("\n")
+    if lines != lines.strip():
+        raise ImError(f"{key} in auth begins or ends with a blank, which the Infrastructure Manager strips: use another")
+    if re.search(r"[;='\"]", lines):
+        # Pieces in unlike quotes, one after the other, are one value.
+        lines = "".join(f"'{piece}'" if '"' in piece else f'"{piece}"' for piece in re.findall(r'"+|[^"]+', lines))
+    return lines.replace("\n", "\\\\n")
+
+
+def parse_auth_file(text):
+    """Return the entries of the Infrastructure Manager's auth file, lines of `key = value; …` or JSON."""
+    try:
+        entries = json.loads(text)
+    except ValueError:
+        entries = None
+    if isinstance(entries, list):
+        return entries
+    entries = []
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        entry = {}
+        for token in _split(line, ";"):
+            if not token.strip():
+                continue
+            key, separator, value = token.partition("=")
+            if not separator:
+                what = f"line {number} of the auth file has '{key.strip()[:12]}…' without a value"
+                raise ImError(f"{what}: write 'key = value', and put a value with ; into quotes")
+            entry[key.strip()] = _file_content("".join(_split(value.strip(), None)), number)
+        if "type" not in entry:
+            raise ImError(f"line {number} of the auth file has no type: add 'type = …', such as InfrastructureManager or OpenStack")
+        entries.append(entry)
+    return entries
+
+
+def _split(text, separator):
+    """Return the parts of a text between separators outside of quotes; without a separator, its one part without its quotes."""
+    parts, part, inside = [], "", None
+    for character in text:
+        if character in "'\"" and inside in (None, character):
+            inside = character if inside is None else None
+            part += character if separator else ""
+        elif character == separator and inside is None:
+            parts.append(part)
+            part = ""
+        else:
+            part += character
+    return [*parts, part]
+
+
+def _file_content(value, number):
+    """Return a value, or what is in the file that `file(PATH)` names."""
+    match = re.fullmatch(r"file\((.*)\)", value)
+    if not match:
+        return value.replace("\\n", "\n")
+    try:
+        with open(os.path.expanduser(match[1]), encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ImError(f"line {number} of the auth file names {match[1]}, which cannot be read: {error}") from None
+
+
+def client(options, warn=None):
+    """Return an Im from the options url, auth, auth_file, validate_certs, ca_path and timeout.
+
+    Where neither auth nor auth_file is given, IM_AUTH in the environment counts, a text as in an auth file.
+    `warn` is called with a warning where others can read the auth file.
+    """
+    url = options.get("url")
+    if not url or urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        raise ImError(f"url is '{url or ''}': set it (or IM_URL in the environment) to the Infrastructure Manager's REST address, https://HOST:8800")
+    if options.get("auth"):
+        entries = options["auth"]
+    elif options.get("auth_file"):
+        entries = parse_auth_file(_read_auth_file(options["auth_file"], warn))
+    elif os.environ.get("IM_AUTH"):
+        entries = parse_auth_file(os.environ["IM_AUTH"])
+    else:
+        raise ImError("there is no authorization: set auth, auth_file, or IM_AUTH_FILE or IM_AUTH in the environment")
+    return Im(url, entries, options.get("validate_certs", True), options.get("ca_path"), options.get("timeout") or 30)
+
+
+def _read_auth_file(path, warn):
+    path = os.path.expanduser(path)
+    try:
+        with open(path, encoding="utf-8") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ImError(f"cannot read auth_file {path}: {error}") from None
+    if warn and mode & (stat.S_IRGRP | stat.S_IROTH):
+        warn(f"others can read auth_file {path}, which has secrets: run chmod 600 on it")
+    return text
+
+
+class _NoRedirect(HTTPRedirectHandler):
+    """Follows nowhere: the authorization would go along."""
+
+    def redirect_request(self, *arguments):
+        return None
+
+
+def _context(ca_path, validate_certs):
+    try:
+        return make_context(cafile=ca_path, validate_certs=validate_certs)
+    except OSError as error:
+        raise ImError(f"cannot use ca_path {ca_path} ({error}): give a PEM file with certificates") from None
+
+
+class Im:
+    """One Infrastructure Manager, as one user. Each call may take `timeout` seconds, and raises ImError."""
+
+    def __init__(self, url, entries, validate_certs=True, ca_path=None, timeout=30):
+        self.url = url.rstrip("/")
+        self._header = authorization(entries)
+        # One for all calls: open_url() would read the authorities for each, which takes longer than the call.
+        self._opener = build_opener(HTTPSHandler(context=_context(ca_path, validate_certs)), _NoRedirect())
+        self._timeout = timeout
+        values = [(key, str(value).strip()) for entry in entries for key, value in entry.items() if value]
+        self.secrets = {value for key, value in values if key not in _OPEN_KEYS}
+        self.no_secrets = {value for key, value in values} - self.secrets
+
+    def infrastructures(self):
+        """Return the ids of all infrastructures of this user."""
+        return [_last(item["uri"]) for item in self._json("GET", "/infrastructures")["uri-list"]]
+
+    def create(self, text, media_type=RADL):
+        """Create an infrastructure, which goes on by itself; return its id."""
+        return _last(self._json("POST", "/infrastructures", text, media_type, **{"async": "true"})["uri"])
+
+    def estimate(self, text, media_type=RADL):
+        """Return what an infrastructure would take, by the name of its cloud; nothing is created."""
+        return self._json("POST", "/infrastructures", text, media_type, dry_run="true")
+
+    def state(self, infrastructure):
+        """Return `state`, and `vm_states` by VM id."""
+        return self._json("GET", f"/infrastructures/{quote(infrastructure)}/state")["state"]
+
+    def contmsg(self, infrastructure):
+        """Return the text of the contextualization."""
+        return self._json("GET", f"/infrastructures/{quote(infrastructure)}/contmsg")["contmsg"] or ""
+
+    def radl(self, infrastructure):
+        """Return the infrastructure's RADL."""
+        return self._json("GET", f"/infrastructures/{quote(infrastructure)}/radl")["radl"]
+
+    def outputs(self, infrastructure):
+        """Return the outputs of an infrastructure from a TOSCA document; none of one from a RADL."""
+        try:
+            return self._json("GET", f"/infrastructures/{quote(infrastructure)}/outputs")["outputs"]
+        except ImError as error:
+            if error.code == 403:
+                return {}
+            raise
+
+    def vms(self, infrastructure):
+        """Return the ids of the VMs, the oldest first."""
+        uris = self._json("GET", f"/infrastructures/{quote(infrastructure)}")["uri-list"]
+        return sorted((_last(item["uri"]) for item in uris), key=_number)
+
+    def vm(self, infrastructure, vm):
+        """Return a VM as describe_vm() does."""
+        return describe_vm(vm, self._json("GET", f"/infrastructures/{quote(infrastructure)}/vms/{quote(vm)}")["radl"])
+
+    def name(self, infrastructure):
+        """Return the name that the infrastructure's RADL gives it, or None."""
+        return radl_name(self.radl(infrastructure))
+
+    def find(self, name):
+        """Return the ids of the infrastructures with a name, those left out that are being deleted."""
+        found = []
+        for infrastructure in self.infrastructures():
+            try:
+                if self.name(infrastructure) == name and self.state(infrastructure)["state"] != "deleting":
+                    found.append(infrastructure)
+            except ImError as error:
+                # It may have been deleted since they were listed.
+                if error.code != 404:
+                    raise
+        return found
+
+    def add(self, infrastructure, text, media_type=RADL):
+        """Add VMs; return their ids."""
+        uris = self._json("POST", f"/infrastructures/{quote(infrastructure)}", text, media_type)["uri-list"]
+        return [_last(item["uri"]) for item in uris]
+
+    def remove_vms(self, infrastructure, vms, context=True):
+        """Remove VMs; `context` says whether the others are configured again."""
+        self._call("DELETE", f"/infrastructures/{quote(infrastructure)}/vms/{','.join(map(quote, vms))}", context=str(context).lower())
+
+    def reconfigure(self, infrastructure, text="", vms=()):
+        """Configure again, with a changed RADL where one is given, all VMs or those named."""
+        parameters = {"vm_list": ",".join(vms)} if vms else {}
+        self._call("PUT", f"/infrastructures/{quote(infrastructure)}/reconfigure", text, **parameters)
+
+    def operate(self, infrastructure, operation, vm=None):
+        """Start or stop an infrastructure, or start, stop or reboot one VM."""
+        place = f"/vms/{quote(vm)}" if vm is not None else ""
+        self._call("PUT", f"/infrastructures/{quote(infrastructure)}{place}/{operation}")
+
+    def resize(self, infrastructure, vm, text):
+        """Give a VM the sizes of a RADL system."""
+        self._call("PUT", f"/infrastructures/{quote(infrastructure)}/vms/{quote(vm)}", text)
+
+    def destroy(self, infrastructure, force=False):
+        """Start to destroy an infrastructure; `force` also where VMs cannot be removed."""
+        self._call("DELETE", f"/infrastructures/{quote(infrastructure)}", **{"async": "true", "force": str(force).lower()})
+
+    def scrub(self, text):
+        """Return a text without the authorization's secrets."""
+        for secret in sorted(self.secrets, key=len, reverse=True):
+            if len(secret) >= _SECRET_LENGTH:
+                text = text.replace(secret, "********")
+        return text
+
+    def _json(self, method, path, body=None, media_type=RADL, **parameters):
+        answer = self._call(method, path, body, media_type, **parameters)
+        try:
+            document = json.loads(answer)
+        except ValueError:
+            # What a POST was answered with cannot be read, so nobody knows whether it was carried out.
+            raise ImError(self._foreign("its answer is no JSON"), lost=method != "GET") from None
+        if not isinstance(document, dict):
+            raise ImError(self._foreign("its answer is no JSON object"), lost=method != "GET")
+        return document
+
+    def _call(self, method, path, body=None, media_type=RADL, **parameters):
+        query = f"?{urlencode(parameters)}" if parameters else ""
+        headers = {"Authorization": self._header, "Accept": "application/json", "User-Agent": "deeptrain.cluster"}
+        if body is not None:
+            headers["Content-Type"] = media_type
+        request = Request(f"{self.url}{path}{query}", body.encode() if body is not None else None, headers, method=method)
+        try:
+            with self._opener.open(request, timeout=self._timeout) as answer:
+                return answer.read().decode("utf-8", "replace")
+        except HTTPError as error:
+            raise self._refusal(method, path, error) from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise self._unreachable(method, error) from None
+
+    def _refusal(self, method, path, error):
+        """Return the ImError that an HTTP error stands for."""
+        if 300 <= error.code < 400:
+            return ImError(f"{self.url} redirects to {error.headers.get('Location')}: set url to the Infrastructure Manager's own address", error.code)
+        try:
+            words = self.scrub(_words(error.read().decode("utf-8", "replace")))
+        except (OSError, http.client.HTTPException):
+            words = "its words were cut off"
+        # After these the call may be under way all the same.
+        lost = error.code >= 500
+        return ImError(f"{self.url} answers {method} {path} with {error.code}: {words.rstrip('. ')}.{_fix(error.code)}", error.code, lost)
+
+    def _unreachable(self, method, error):
+        """Return the ImError of a call without a whole answer."""
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, ssl.SSLError):
+            message = f"cannot trust {self.url} ({reason}): set ca_path to the authority that signed its certificate"
+            return ImError(self.scrub(message))
+        # Nobody took these calls.
+        refused = isinstance(error, URLError) and isinstance(reason, (ConnectionRefusedError, socket.gaierror))
+        message = f"no answer from {self.url} to {method} ({reason or type(error).__name__}): see that the Infrastructure Manager runs there"
+        return ImError(self.scrub(message), lost=not refused)
+
+    def _foreign(self, what):
+        return f"{self.url} does not answer as an Infrastructure Manager ({what}): set url to its REST address, https://HOST:8800"
+
+
+def _words(text):
+    """Return what an error's body says, whichever of the server's forms it has."""
+    try:
+        document = json.loads(text)
+    except ValueError:
+        document = None
+    if isinstance(document, dict) and isinstance(document.get("message"), str):
+        return document["message"]
+    if isinstance(document, dict) and isinstance(document.get("detail"), str):
+        return document["detail"]
+    if isinstance(document, dict) and isinstance(document.get("detail"), list):
+        # Not the item's `input`, which may be anything that was sent.
+        items = [item for item in document["detail"] if isinstance(item, dict)]
+        return "; ".join(f"{'.'.join(map(str, item.get('loc', [])))}: {item.get('msg')}" for item in items)
+    if re.match(r"\s*<", text):
+        return "(a web page, not the Infrastructure Manager's words)"
+    return " ".join(text.split())[:500] or "(no words)"
+
+
+def _fix(code):
+    fixes = {
+        401: " See the entry of type InfrastructureManager in auth.",
+        403: " It belongs to another user: use the auth that created it.",
+        404: " It is gone, or was never there: look at the list of infrastructures.",
+        409: " Wait until what is under way has ended, and try again.",
+        504: " It may go on; look at its state later.",
+    }
+    return fixes.get(code, "")
+
+
+def _last(uri):
+    return uri.rstrip("/").rsplit("/", 1)[-1]
+
+
+def _number(vm):
+    return (int(vm), vm) if vm.isdigit() else (0, vm)
+
+
+def radl_name(text):
+    """Return the name in a RADL's `description`, its feature `name` before its id; None without one."""
+    match = _DESCRIPTION.search(text)
+    if not match:
+        return None
+    feature = _NAME_FEATURE.search(match["features"] or "")
+    return feature[1] if feature else match["id"]
+
+
+def radl_counts(text):
+    """Return how many VMs of each system a RADL deploys."""
+    counts = {}
+    for match in _DEPLOY.finditer(text):
+        counts[match["system"]] = counts.get(match["system"], 0) + int(match["count"])
+    return counts
+
+
+def radl_deploying(text, counts):
+    """Return a RADL that deploys other numbers of its systems, and keeps their clouds."""
+    clouds = {match["system"]: match["cloud"] for match in _DEPLOY.finditer(text)}
+    lines = [" ".join(filter(None, ("deploy", system, str(count), clouds.get(system)))) for system, count in counts.items() if count]
+    return "\n".join([_DEPLOY.sub("", text).rstrip(), *lines, ""])
+
+
+def describe_vm(vm, classes):
+    """Return what the server's RADL of a VM says of it, under plain names; None for what is not there."""
+    system = next((item for item in classes if item.get("class") == "system"), {})
+    networks = {item.get("id"): item for item in classes if item.get("class") == "network"}
+    private, public, port = None, None, 22
+    number = 0
+    while f"net_interface.{number}.connection" in system or f"net_interface.{number}.ip" in system:
+        address = system.get(f"net_interface.{number}.ip")
+        network = networks.get(system.get(f"net_interface.{number}.connection"), {})
+        outside = network.get("outbound") == "yes" or (not network and address and not _is_private(address))
+        if outside:
+            public = public or address
+            port = _ssh_port(network.get("outports"), port)
+        else:
+            private = private or address
+        number += 1
+    credentials = "disk.0.os.credentials."
+    return {
+        "id": vm,
+        "system": system.get("id"),
+        "state": system.get("state"),
+        "hostname": system.get("net_interface.0.dns_name"),
+        "private_ip": private,
+        "public_ip": public,
+        "ssh_port": port,
+        "user": system.get(f"{credentials}new.username") or system.get(f"{credentials}username"),
+        "password": system.get(f"{credentials}new.password") or system.get(f"{credentials}password"),
+        "private_key": system.get(f"{credentials}new.private_key") or system.get(f"{credentials}private_key"),
+    }
+
+
+def _is_private(address):
+    try:
+        return ipaddress.ip_address(address).is_private
+    except ValueError:
+        return True
+
+
+def _ssh_port(outports, otherwise):
+    """Return the outer port of `OUTER/tcp-22/tcp` in a network's outports."""
+    for item in re.split(r"[,\s]+", outports or ""):
+        match = re.fullmatch(r"(\d+)(/tcp)?-22(/tcp)?", item)
+        if match:
+            return int(match[1])
+    return otherwise

@@ -1,0 +1,128 @@
+#!/usr/bin/python
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Module deeptrain.cluster.im_infrastructure_info."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: im_infrastructure_info
+short_description: Tell what infrastructures the Infrastructure Manager has
+version_added: 0.1.0
+author: The deeptrain.cluster authors (@deeptrain)
+description:
+  - Lists all infrastructures of a user, or describes one with its VMs, its contextualization and its RADL.
+extends_documentation_fragment: deeptrain.cluster.im
+options:
+  infrastructure_id:
+    description: Id of the one to describe.
+    type: str
+  name:
+    description: Name of the one to describe, which its RADL's C(description) gives it.
+    type: str
+  secrets:
+    description: Whether passwords and private keys are returned, in the RADL too.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    description: Changes nothing, so runs in check mode as otherwise.
+    support: full
+  diff_mode:
+    description: Changes nothing.
+    support: N/A
+seealso:
+  - module: deeptrain.cluster.im_infrastructure
+"""
+
+EXAMPLES = r"""
+- name: List all infrastructures
+  deeptrain.cluster.im_infrastructure_info:
+    url: https://im.example.org:8800
+    auth_file: ~/.im/auth.dat
+  register: all
+
+- name: Describe one
+  deeptrain.cluster.im_infrastructure_info:
+    url: https://im.example.org:8800
+    auth_file: ~/.im/auth.dat
+    name: deeptrain
+  register: cluster
+"""
+
+RETURN = r"""
+infrastructures:
+  description:
+    - All infrastructures with C(infrastructure_id), C(name) and C(state). Of one that is asked for, also C(contmsg), C(outputs), C(vms)
+      as M(deeptrain.cluster.im_infrastructure) returns them, and C(radl).
+    - Empty when there is none of this id or name.
+  type: list
+  elements: dict
+  returned: success
+  sample: [{infrastructure_id: 78b872ac-e716-11f1-8ca8-02fc00000001, name: deeptrain, state: configured}]
+"""
+
+import re
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.deeptrain.cluster.plugins.module_utils.im import ImError
+from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import (
+    CONNECTION,
+    choose,
+    connect,
+    describe,
+)
+
+_SECRET_LINE = re.compile(r"(?P<key>\b[\w.]*(?:password|private_key|passwd|token|secret)[\w.]*\s*=\s*)'[^']*'", re.IGNORECASE)
+
+
+def list_all(im):
+    """Return id, name and state of each infrastructure."""
+    found = []
+    for infrastructure in im.infrastructures():
+        try:
+            found.append({"infrastructure_id": infrastructure, "name": im.name(infrastructure), "state": im.state(infrastructure)["state"]})
+        except ImError as error:
+            # It may have been destroyed since it was listed.
+            if error.code != 404:
+                raise
+    return found
+
+
+def describe_one(im, infrastructure, secrets):
+    """Return an infrastructure with its RADL."""
+    radl = im.radl(infrastructure)
+    return {
+        **describe(im, infrastructure, secrets),
+        "radl": radl if secrets else _SECRET_LINE.sub(r"\g<key>'********'", radl),
+    }
+
+
+def main():
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            **CONNECTION,
+            "infrastructure_id": {"type": "str"},
+            "name": {"type": "str"},
+            "secrets": {"type": "bool", "default": False, "no_log": False},
+        },
+        mutually_exclusive=[("infrastructure_id", "name")],
+        supports_check_mode=True,
+    )
+    im = connect(module)
+    wanted, name = module.params["infrastructure_id"], module.params["name"]
+    try:
+        if wanted or name:
+            infrastructure = choose(im, wanted, name)
+            found = [describe_one(im, infrastructure, module.params["secrets"])] if infrastructure else []
+        else:
+            found = list_all(im)
+    except ImError as error:
+        module.fail_json(msg=str(error), code=error.code)
+    module.exit_json(changed=False, infrastructures=found)
+
+
+if __name__ == "__main__":
+    main()

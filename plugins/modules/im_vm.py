@@ -1,0 +1,204 @@
+#!/usr/bin/python
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Module deeptrain.cluster.im_vm."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: im_vm
+short_description: Manage one VM of an infrastructure
+version_added: 0.1.0
+author: The deeptrain.cluster authors (@deeptrain)
+description:
+  - Starts, stops, reboots, resizes or removes one VM of an infrastructure of the Infrastructure Manager.
+extends_documentation_fragment: deeptrain.cluster.im
+options:
+  infrastructure_id:
+    description: The infrastructure's id. This or O(name) is needed.
+    type: str
+  name:
+    description: The infrastructure's name.
+    type: str
+  vm:
+    description: The VM, by its id or its host name.
+    type: str
+    required: true
+  state:
+    description:
+      - V(started), V(stopped) and V(absent) are states that it is brought to. V(rebooted) reboots it each time.
+      - V(resized) gives it the sizes in O(radl).
+    type: str
+    choices: [started, stopped, rebooted, resized, absent]
+    default: started
+  radl:
+    description: With O(state=resized), a RADL with a C(system) that has the new C(cpu.count) and C(memory.size).
+    type: str
+  context:
+    description: With O(state=absent), whether the other VMs are configured again.
+    type: bool
+    default: true
+  wait:
+    description: Whether to wait until the VM's state is that.
+    type: bool
+    default: true
+  wait_timeout:
+    description: How long to wait, in seconds.
+    type: int
+    default: 600
+  poll:
+    description: How long to wait between two looks, in seconds.
+    type: float
+    default: 3
+attributes:
+  check_mode:
+    description: Can run in check mode and say what it would change.
+    support: full
+  diff_mode:
+    description: Shows the VM's state.
+    support: full
+seealso:
+  - module: deeptrain.cluster.im_infrastructure
+"""
+
+EXAMPLES = r"""
+- name: Stop a worker
+  deeptrain.cluster.im_vm:
+    url: https://im.example.org:8800
+    auth_file: ~/.im/auth.dat
+    name: deeptrain
+    vm: worker-2
+    state: stopped
+
+- name: Give it more memory
+  deeptrain.cluster.im_vm:
+    url: https://im.example.org:8800
+    auth_file: ~/.im/auth.dat
+    name: deeptrain
+    vm: worker-2
+    state: resized
+    radl: system worker ( cpu.count = 4 and memory.size = 16g )
+"""
+
+RETURN = r"""
+vm:
+  description: The VM as M(deeptrain.cluster.im_infrastructure) returns it.
+  type: dict
+  returned: when there is one
+  sample: {id: "2", system: worker, state: stopped, hostname: worker-2, private_ip: 10.0.0.4, public_ip: null, ssh_port: 22, user: ubuntu}
+"""
+
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.deeptrain.cluster.plugins.module_utils.im import ImError
+from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import (
+    CONNECTION,
+    SECRETS,
+    choose,
+    connect,
+)
+
+RUNNING = ("running", "configured", "unconfigured")
+STOPPED = ("stopped", "off")
+
+
+class Vm:
+    """The VM that the task is about."""
+
+    def __init__(self, module, im):
+        self.params = module.params
+        self.im = im
+        self.infrastructure = choose(im, self.params["infrastructure_id"], self.params["name"])
+        if self.infrastructure is None:
+            raise ImError(f"there is no infrastructure {self.params['infrastructure_id'] or self.params['name']}: create it first")
+        self.id = self.find()
+
+    def find(self):
+        """Return the VM's id, or None."""
+        ids = self.im.vms(self.infrastructure)
+        if self.params["vm"] in ids:
+            return self.params["vm"]
+        named = [vm for vm in ids if self.im.vm(self.infrastructure, vm)["hostname"] == self.params["vm"]]
+        if len(named) > 1:
+            raise ImError(f"VMs {', '.join(named)} are all named {self.params['vm']}: say which one by its id")
+        return named[0] if named else None
+
+    def state(self):
+        """Return the VM's state, `absent` when it is gone."""
+        if self.id is None:
+            return "absent"
+        return self.im.state(self.infrastructure)["vm_states"].get(self.id, "absent")
+
+    def change(self):
+        """Tell the Infrastructure Manager what to do."""
+        wanted = self.params["state"]
+        if wanted == "absent":
+            self.im.remove_vms(self.infrastructure, [self.id], self.params["context"])
+        elif wanted == "resized":
+            self.im.resize(self.infrastructure, self.id, self.params["radl"])
+        else:
+            self.im.operate(self.infrastructure, {"started": "start", "stopped": "stop", "rebooted": "reboot"}[wanted], self.id)
+
+    def described(self):
+        vm = self.im.vm(self.infrastructure, self.id)
+        return {key: value for key, value in vm.items() if key not in SECRETS}
+
+
+ENDS = {"started": RUNNING, "stopped": STOPPED, "rebooted": RUNNING, "resized": RUNNING + STOPPED, "absent": ("absent",)}
+
+
+def wait(vm, wanted):
+    """Wait for one of the states, or raise ImError."""
+    end = time.monotonic() + vm.params["wait_timeout"]
+    while True:
+        state = vm.state()
+        if state in wanted:
+            return
+        if time.monotonic() >= end:
+            raise ImError(f"VM {vm.id} of infrastructure {vm.infrastructure} is {state} after {vm.params['wait_timeout']} s, and was to be {wanted[0]}")
+        time.sleep(vm.params["poll"])
+
+
+def main():
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            **CONNECTION,
+            "infrastructure_id": {"type": "str"},
+            "name": {"type": "str"},
+            "vm": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["started", "stopped", "rebooted", "resized", "absent"], "default": "started"},
+            "radl": {"type": "str", "no_log": True},
+            "context": {"type": "bool", "default": True},
+            "wait": {"type": "bool", "default": True},
+            "wait_timeout": {"type": "int", "default": 600},
+            "poll": {"type": "float", "default": 3},
+        },
+        required_one_of=[("infrastructure_id", "name")],
+        mutually_exclusive=[("infrastructure_id", "name")],
+        required_if=[("state", "resized", ["radl"])],
+        supports_check_mode=True,
+    )
+    im = connect(module)
+    wanted = module.params["state"]
+    try:
+        vm = Vm(module, im)
+        before = vm.state()
+        if vm.id is None and wanted != "absent":
+            raise ImError(f"infrastructure {vm.infrastructure} has no VM {module.params['vm']}: see its VMs with im_infrastructure_info")
+        changed = wanted in ("rebooted", "resized") or before not in ENDS[wanted]
+        if changed and not module.check_mode:
+            vm.change()
+            if module.params["wait"]:
+                wait(vm, ENDS[wanted])
+        after = ENDS[wanted][0] if module.check_mode and changed else vm.state()
+        described = {"vm": vm.described()} if after != "absent" and vm.id is not None else {}
+    except ImError as error:
+        module.fail_json(msg=str(error), code=error.code)
+    module.exit_json(changed=changed, diff={"before": {"state": before}, "after": {"state": after}}, **described)
+
+
+if __name__ == "__main__":
+    main()

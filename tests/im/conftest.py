@@ -1,0 +1,135 @@
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The real Infrastructure Manager with its Dummy cloud, and the modules as Ansible runs them on a node."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+SECRET = "planted-0123456789"
+AUTH = [{"type": "InfrastructureManager", "username": "tester", "password": SECRET}, {"id": "dummy", "type": "Dummy"}]
+
+
+class Server:
+    """The Infrastructure Manager, which can be killed and started again on the same database."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        python = PROJECT / ".cache/venv-im/bin/python"
+        command = [str(python), str(PROJECT / "tools/im_server/serve.py"), str(self.directory), "--port", str(self.port), "--quick"]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 60
+        while not self.answers():
+            assert self.process.poll() is None, f"the Infrastructure Manager ended with {self.process.returncode}"
+            assert time.monotonic() < end, "the Infrastructure Manager does not answer"
+            time.sleep(0.1)
+
+    def answers(self) -> bool:
+        try:
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            with opener.open(f"{self.url}/version", timeout=1):
+                return True
+        except OSError:
+            return False
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait(30)
+            self.process = None
+
+
+class Modules:
+    """Runs modules against the server."""
+
+    def __init__(self, server: Server):
+        self.server = server
+
+    def start(self, module: str, check: bool = False, **arguments) -> subprocess.Popen:
+        given = {"url": self.server.url, "auth": AUTH, "poll": 0.2, "wait_timeout": 60, "_ansible_check_mode": check, **arguments}
+        if module.endswith("_info"):
+            del given["poll"], given["wait_timeout"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"ansible_collections.deeptrain.cluster.plugins.modules.{module}"],
+            env={**os.environ, "PYTHONPATH": str(PROJECT / ".cache"), "no_proxy": "127.0.0.1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        process.stdin.write(json.dumps({"ANSIBLE_MODULE_ARGS": given}))
+        process.stdin.close()
+        process.stdin = None
+        return process
+
+    def run(self, module: str, check: bool = False, **arguments) -> dict:
+        """Return what a module returns; nothing of it may hold the secret."""
+        output, errors = self.start(module, check, **arguments).communicate(timeout=120)
+        assert SECRET not in output + errors
+        assert output, errors
+        return json.loads(output)
+
+    def done(self, module: str, check: bool = False, **arguments) -> dict:
+        result = self.run(module, check, **arguments)
+        assert not result.get("failed"), result["msg"]
+        return result
+
+    def all(self) -> dict[str, str]:
+        """Names of all infrastructures by their ids."""
+        found = self.done("im_infrastructure_info")["infrastructures"]
+        return {item["infrastructure_id"]: item["name"] for item in found}
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory) -> Server:
+    made = Server(tmp_path_factory.mktemp("im"))
+    made.start()
+    yield made
+    made.kill(signal.SIGTERM)
+
+
+@pytest.fixture
+def modules(server) -> Modules:
+    """Modules on a server that has no infrastructure, before and after."""
+    made = Modules(server)
+    assert made.all() == {}
+    yield made
+    for infrastructure in made.all():
+        made.done("im_infrastructure", state="absent", infrastructure_id=infrastructure)
+    assert made.all() == {}
+
+
+@pytest.fixture
+def radl():
+    """Return a function that gives a RADL of so many workers."""
+
+    def text(workers: int, name: str = "cluster", context: str = "contextualize ()", network: str = "") -> str:
+        system = (
+            "system {} ( net_interface.0.connection = 'private' and net_interface.0.dns_name = '{}-#N#' and "
+            "disk.0.os.name = 'linux' and disk.0.image.url = 'one://cloud/1' and disk.0.os.credentials.username = 'user' and "
+            "disk.0.os.credentials.password = 'word' )\n"
+        )
+        return (
+            f"description {name} ()\nnetwork private ({network})\n{system.format('chief', 'chief')}{system.format('worker', 'worker')}{context}\n"
+            f"deploy chief 1\ndeploy worker {workers}\n"
+        )
+
+    return text

@@ -1,0 +1,312 @@
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The answers were recorded from server 2.0.0; broken ones are made here."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
+    Im,
+    ImError,
+    authorization,
+    client,
+    describe_vm,
+    parse_auth_file,
+    radl_counts,
+    radl_deploying,
+    radl_name,
+)
+
+SECRET = "not-to-be-seen"
+AUTH = [{"type": "InfrastructureManager", "username": "user", "password": SECRET}, {"id": "dummy", "type": "Dummy"}]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Gives the one answer that a test wants."""
+
+    def answer(self):
+        self.server.asked.append((self.command, self.path, dict(self.headers)))
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        code, body, headers = self.server.reply
+        if code is None:
+            # Hangs up, after what there is of an answer.
+            self.wfile.write(body)
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(code)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_GET = do_POST = do_PUT = do_DELETE = answer
+
+    def log_message(self, *arguments):
+        """Say nothing."""
+
+
+@pytest.fixture
+def server():
+    """Return a server on loopback; a test sets its reply."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
+        made.asked, made.reply = [], (200, {}, {})
+        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield made
+        made.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def im(server):
+    """Return a client of that server."""
+    return Im(f"http://127.0.0.1:{server.server_address[1]}/", AUTH, timeout=2)
+
+
+def test_authorization_has_lines_for_the_server_to_split():
+    assert authorization(AUTH) == f"type = InfrastructureManager; username = user; password = {SECRET}\\nid = dummy; type = Dummy"
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("a;b", '"a;b"'),
+        ("a=b", '"a=b"'),
+        ("it's", '"it\'s"'),
+        ('a"b', '"a"\'"\'"b"'),
+        ("KEY\nabc\n", "KEY\\\\nabc"),
+    ],
+)
+def test_values_are_escaped(value, written):
+    entry = {"type": "InfrastructureManager", "token": value}
+    assert authorization([entry]) == f"type = InfrastructureManager; token = {written}"
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ("text", "must be a list"),
+        ([{"username": "user"}], "entry 1 of auth has no type"),
+        ([{"type": "Dummy"}], "no entry of type InfrastructureManager"),
+        ([{"type": "InfrastructureManager", "username": "user"}], "no entry of type InfrastructureManager"),
+        ([{"type": "InfrastructureManager", "token": "a\\nb"}], "backslash before an n"),
+        ([{"type": "InfrastructureManager", "token": " a"}], "begins or ends with a blank"),
+        ([{"type": "InfrastructureManager", "token": "\u20ac"}], "Latin-1"),
+    ],
+)
+def test_what_cannot_be_carried_is_refused(entries, words):
+    with pytest.raises(ImError, match=words):
+        authorization(entries)
+
+
+def test_auth_file_is_read_as_the_server_reads_it(tmp_path):
+    key = tmp_path / "key.pem"
+    key.write_text("BEGIN\nEND\n")
+    text = f"""
+    # comment
+    type = InfrastructureManager; username = user; password = 'a;b="c'
+    id = one; type = OpenNebula; host = host:2633; username = user; password = x=y;
+    id = gce; type = GCE; private_key = file({key})
+    id = os; type = OpenStack; key = BEGIN\\nEND
+    """
+    assert parse_auth_file(text) == [
+        {"type": "InfrastructureManager", "username": "user", "password": 'a;b="c'},
+        {"id": "one", "type": "OpenNebula", "host": "host:2633", "username": "user", "password": "x=y"},
+        {"id": "gce", "type": "GCE", "private_key": "BEGIN\nEND\n"},
+        {"id": "os", "type": "OpenStack", "key": "BEGIN\nEND"},
+    ]
+    assert parse_auth_file(json.dumps(AUTH)) == AUTH
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("# none\nid = one; username = user", "line 2 of the auth file has no type"),
+        ("type = Dummy; username", "line 1 of the auth file has 'username…' without a value"),
+        ("type = GCE; private_key = file(/does/not/exist)", "names /does/not/exist, which cannot be read"),
+    ],
+)
+def test_bad_auth_file(text, words):
+    with pytest.raises(ImError, match=words):
+        parse_auth_file(text)
+
+
+def test_auth_file_that_others_can_read(tmp_path):
+    file = tmp_path / "auth.dat"
+    file.write_text("type = InfrastructureManager; username = user; password = word")
+    warnings = []
+    file.chmod(0o600)
+    client({"url": "http://host", "auth_file": str(file)}, warnings.append)
+    assert warnings == []
+    file.chmod(0o644)
+    client({"url": "http://host", "auth_file": str(file)}, warnings.append)
+    assert len(warnings) == 1
+    assert "chmod 600" in warnings[0]
+
+
+def test_environment_is_the_last_resort(monkeypatch):
+    monkeypatch.setenv("IM_AUTH", f"type = InfrastructureManager; token = {SECRET}")
+    assert SECRET in client({"url": "http://host"}).secrets
+    monkeypatch.delenv("IM_AUTH")
+    with pytest.raises(ImError, match="IM_AUTH_FILE or IM_AUTH"):
+        client({"url": "http://host"})
+    with pytest.raises(ImError, match="IM_URL"):
+        client({"url": "host:8800", "auth": AUTH})
+
+
+@pytest.mark.parametrize(
+    ("code", "body", "words", "lost"),
+    [
+        (400, {"message": f"Error: bad {SECRET}.", "code": 400}, "with 400: Error: bad ********.", False),
+        (401, {"message": "No authentication data provided", "code": 401}, "See the entry of type InfrastructureManager", False),
+        (403, {"message": "Access not granted", "code": 403}, "belongs to another user", False),
+        (404, {"message": "Invalid id", "code": 404}, "It is gone, or was never there", False),
+        (409, {"message": "being deleted", "code": 409}, "being deleted. Wait until", False),
+        (415, {"message": "Unsupported Media Type", "code": 415}, "with 415: Unsupported Media Type", False),
+        (422, {"detail": [{"loc": ["path", "prop"], "msg": "unexpected value", "input": SECRET}]}, "with 422: path.prop: unexpected value.", False),
+        (500, b"<html>oops</html>", "(a web page, not the Infrastructure Manager's words)", True),
+        (502, b"", "(no words)", True),
+        (504, {"detail": "Operation timed out"}, "Operation timed out. It may go on", True),
+    ],
+)
+def test_refusals(server, im, code, body, words, lost):
+    server.reply = code, body, {}
+    with pytest.raises(ImError) as caught:
+        im.create("deploy x 1")
+    assert words in str(caught.value)
+    assert SECRET not in str(caught.value)
+    assert (caught.value.code, caught.value.lost) == (code, lost)
+
+
+def test_authorization_does_not_follow_a_redirection(server, im):
+    server.reply = 302, b"", {"Location": "http://127.0.0.1:1/"}
+    with pytest.raises(ImError, match="redirects to http://127.0.0.1:1/: set url"):
+        im.infrastructures()
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("body", [b"<html>Welcome</html>", b"", b"[1]", b'{"uri": "http'])
+def test_answers_that_are_not_the_servers(server, im, body):
+    server.reply = 200, body, {}
+    with pytest.raises(ImError, match="does not answer as an Infrastructure Manager") as caught:
+        im.create("deploy x 1")
+    assert caught.value.lost
+    with pytest.raises(ImError) as caught:
+        im.state("1")
+    assert not caught.value.lost
+
+
+@pytest.mark.parametrize("body", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", b"HTTP/1.1 200"])
+def test_half_an_answer_is_a_lost_one(server, im, body):
+    server.reply = None, body, {}
+    with pytest.raises(ImError) as caught:
+        im.create("deploy x 1")
+    assert caught.value.lost
+    assert caught.value.code is None
+
+
+def test_late_answer_is_a_lost_one():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        im = Im(f"http://127.0.0.1:{silent.getsockname()[1]}", AUTH, timeout=0.2)
+        with pytest.raises(ImError, match="no answer from") as caught:
+            im.create("deploy x 1")
+    assert caught.value.lost
+
+
+def test_refused_connection_is_no_lost_answer():
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with pytest.raises(ImError, match="see that the Infrastructure Manager runs there") as caught:
+        Im(f"http://127.0.0.1:{port}", AUTH).create("deploy x 1")
+    assert not caught.value.lost
+
+
+def test_tls_that_is_none(server):
+    im = Im(f"https://127.0.0.1:{server.server_address[1]}", AUTH, timeout=2)
+    with pytest.raises(ImError, match="ca_path"):
+        im.infrastructures()
+
+
+def test_ids_come_from_uris(server, im):
+    server.reply = 200, {"uri-list": [{"uri": "http://host:8800/infrastructures/1/vms/10"}, {"uri": "http://host:8800/infrastructures/1/vms/9"}]}, {}
+    assert im.vms("1") == ["9", "10"]
+    method, path, headers = server.asked[0]
+    assert (method, path) == ("GET", "/infrastructures/1")
+    assert headers["Accept"] == "application/json"
+    assert SECRET in headers["Authorization"]
+
+
+def test_find_leaves_out_what_goes(monkeypatch, im):
+    names, states = {"1": "a", "2": "a", "3": "b"}, {"1": "configured", "2": "deleting"}
+
+    def name(infrastructure):
+        if infrastructure == "gone":
+            raise ImError("gone", 404)
+        return names[infrastructure]
+
+    monkeypatch.setattr(im, "infrastructures", lambda: ["1", "gone", "2", "3"])
+    monkeypatch.setattr(im, "name", name)
+    monkeypatch.setattr(im, "state", lambda infrastructure: {"state": states[infrastructure]})
+    assert im.find("a") == ["1"]
+
+
+RADL = """description my-cluster ( name = 'my cluster' )
+network private ()
+system worker ( net_interface.0.connection = 'private' )
+deploy chief 1
+  deploy worker 2 ec2 # two
+deploy worker 1 ec2
+"""
+
+
+def test_radl():
+    assert radl_name(RADL) == "my cluster"
+    assert radl_name("description other\ndeploy x 1") == "other"
+    assert radl_name("system x ()") is None
+    assert radl_counts(RADL) == {"chief": 1, "worker": 3}
+    other = radl_deploying(RADL, {"worker": 4, "chief": 0})
+    assert radl_counts(other) == {"worker": 4}
+    assert other.endswith("\ndeploy worker 4 ec2\n")
+    assert other.startswith("description my-cluster")
+
+
+def test_vm():
+    classes = [
+        {"class": "network", "id": "public", "outbound": "yes", "outports": "6006/tcp,2222/tcp-22/tcp"},
+        {"class": "network", "id": "private"},
+        {
+            "class": "system",
+            "id": "chief",
+            "state": "running",
+            "net_interface.0.connection": "private",
+            "net_interface.0.ip": "10.0.0.4",
+            "net_interface.0.dns_name": "chief-0",
+            "net_interface.1.connection": "public",
+            "net_interface.1.ip": "203.0.113.4",
+            "disk.0.os.credentials.username": "ubuntu",
+            "disk.0.os.credentials.password": "old",
+            "disk.0.os.credentials.new.password": "new",
+        },
+    ]
+    assert describe_vm("3", classes) == {
+        "id": "3",
+        "system": "chief",
+        "state": "running",
+        "hostname": "chief-0",
+        "private_ip": "10.0.0.4",
+        "public_ip": "203.0.113.4",
+        "ssh_port": 2222,
+        "user": "ubuntu",
+        "password": "new",
+        "private_key": None,
+    }
+    assert describe_vm("4", [])["system"] is None
+    assert describe_vm("5", [{"class": "system", "net_interface.0.ip": "192.0.3.5"}])["public_ip"] == "192.0.3.5"

@@ -69,12 +69,17 @@ def test_training_is_attached_to_stopped_and_gone_on_with(cluster):
     arguments = {"deeptrain_run": run, "deeptrain_training": TRAINING}
     first = cluster.start("train", **arguments)
     first.wait_for(STEP, 1, "stderr")
+    # On a fast machine it would be done before the stages ahead of it are.
+    cluster.sh(cluster.chief, f"systemctl kill --signal STOP deeptrain-train@{run}")
     first.kill()
     before = cluster.unit("train", run)
     assert before["ActiveState"] == "active"
 
-    second = cluster.start("site", **arguments)
-    second.wait_for(f"train {run}: attached to the running job", 1, "stderr")
+    try:
+        second = cluster.start("site", **arguments)
+        second.wait_for(f"train {run}: attached to the running job", 1, "stderr")
+    finally:
+        cluster.sh(cluster.chief, f"systemctl kill --signal CONT deeptrain-train@{run}")
     second.wait_for(STEP, 1, "stderr")
     assert cluster.unit("train", run) == before
 

@@ -14,5 +14,6 @@ for cloud in ec2 openstack egi gce azure opennebula existing; do
 done
 # The machines alone, for a controller that goes on.
 render ec2-push.radl ec2
+render egi-tosca.yaml egi --extra-vars im_cluster_format=tosca
 rm "$to/.log"
-chmod 0644 "$to"/*.radl
+chmod 0644 "$to"/*.radl "$to"/*.yaml

@@ -56,6 +56,7 @@ def offer() -> None:
     ]
     FedcloudInfo.get_image_data = staticmethod(lambda url, vo=None: ("https://keystone.example.org:5000", "image", ""))
     FedcloudInfo.get_site_url = staticmethod(lambda *arguments: "https://keystone.example.org:5000")
+    FedcloudInfo.get_project_ids = staticmethod(lambda *arguments: {"v": "project"})
 
 
 def main(cloud: str, files: list[str]) -> None:
@@ -64,7 +65,7 @@ def main(cloud: str, files: list[str]) -> None:
     auth = Authentication(
         [
             {"type": "InfrastructureManager", "username": "tester", "password": "tester"},
-            {"id": "cloud", "type": cloud, "username": "u", "password": "p", "project": "p", "tenant": "t", "vo": "v", **host(cloud)},
+            {"id": "cloud", "type": cloud, "username": "u", "password": "p", "project": "p", "tenant": "t", "vo": "v", "token": "t", **host(cloud)},
         ]
     )
     found = {}
@@ -72,7 +73,7 @@ def main(cloud: str, files: list[str]) -> None:
         radl = parse_radl(Path(file).read_text())
         radl.check()
         found[file] = InfrastructureManager.EstimateResouces(radl, auth)
-    json.dump(found, sys.stdout)
+    print(json.dumps(found))
 
 
 def host(cloud: str) -> dict[str, str]:

@@ -108,6 +108,26 @@ def test_steps_are_the_stages_in_their_order():
     assert steps["parameter_server"] == steps["worker"] == steps["tensorflow"]
 
 
+def test_steps_are_playbooks_of_the_oldest_ansible(tmp_path):
+    """What the Infrastructure Manager makes of them is read by its ansible-core, which finds the roles and their entry points."""
+    command = [PROJECT / ".cache/venv-im/bin/python", PROJECT / "tests/im/playbooks.py", EXAMPLES / "ec2.radl", tmp_path]
+    subprocess.run(list(map(str, command)), check=True, capture_output=True)
+    plays = sorted(tmp_path.glob("*_task.yml"))
+    assert len(plays) == 20
+    (play,) = yaml.safe_load((tmp_path / "hdfs_ps_task.yml").read_text())
+    assert {name: value for name, value in play.items() if name != "tasks"} == {
+        "hosts": "{{IM_HOST}}", "gather_facts": False, "become": True, "vars_files": "variables.yml",
+    }  # fmt: skip
+    checked = subprocess.run(
+        [PROJECT / ".cache/venv-2.16/bin/ansible-playbook", "--syntax-check", "--extra-vars", "IM_HOST=all", *plays],
+        env=environment(ANSIBLE_COLLECTIONS_PATH=str(PROJECT / ".cache")),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stderr
+
+
 def test_everything_at_once(render):
     """Values with quotes and lines, a NameNode of its own, further disks, addresses for all."""
     text = render(
@@ -169,6 +189,8 @@ def test_credentials_are_carried_only_when_let(render):
         ({"im_cluster_cloud": "Azure", "im_cluster_node": {}, "im_cluster_ssh_sources": ["192.0.2.0/24", "198.51.100.0/24"]}, "and Azure takes 1"),
         ({"im_cluster_cloud": "GCE", "im_cluster_node": {"spot": True}}, "asks no spot instances of GCE"),
         ({"im_cluster_way": "im", "hadoop_archive": "/tmp/hadoop.tar.gz"}, "so give an http:// or https:// URL"),
+        ({**JOB, "im_cluster_way": "im", "deeptrain_ports": {"ps": 4000}}, "deeptrain_ports cannot be set in the IM-run way"),
+        ({"im_cluster_format": "tosca", "im_cluster_way": "im", **JOB}, "im_cluster_format tosca has the machines only"),
         ({"im_cluster_cloud": "DeployedNode", "im_cluster_node": {}}, "so write them in an inventory"),
         ({**JOB, "im_cluster_cloud": "DeployedNode", "im_cluster_way": "im", "im_cluster_node": {}}, "addresses must name each host that exists"),
     ],

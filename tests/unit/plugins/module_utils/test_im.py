@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
+    Gone,
     Im,
     ImError,
     authorization,
@@ -249,7 +250,7 @@ def test_find_leaves_out_what_goes(monkeypatch, im):
 
     def name(infrastructure):
         if infrastructure == "gone":
-            raise ImError("gone", 404)
+            raise Gone("gone", 404)
         return names[infrastructure]
 
     monkeypatch.setattr(im, "infrastructures", lambda: ["1", "gone", "2", "3"])

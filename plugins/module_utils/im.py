@@ -217,11 +217,11 @@ class Im:
 
     def infrastructures(self):
         """Return the ids of all infrastructures of this user."""
-        return [_last(item["uri"]) for item in self._json("GET", "/infrastructures")["uri-list"]]
+        return self._uris("GET", "/infrastructures")
 
     def create(self, text, media_type=RADL):
         """Create an infrastructure, which goes on by itself; return its id."""
-        return _last(self._json("POST", "/infrastructures", text, media_type, **{"async": "true"})["uri"])
+        return _last(self._value("uri", str, "POST", "/infrastructures", text, media_type, **{"async": "true"}))
 
     def estimate(self, text, media_type=RADL):
         """Return what an infrastructure would take, by the name of its cloud; nothing is created."""
@@ -229,20 +229,21 @@ class Im:
 
     def state(self, infrastructure):
         """Return `state`, and `vm_states` by VM id."""
-        return self._json("GET", f"/infrastructures/{quote(infrastructure)}/state")["state"]
+        state = self._value("state", dict, "GET", f"/infrastructures/{quote(infrastructure)}/state")
+        return {"state": str(state.get("state")), "vm_states": state.get("vm_states") or {}}
 
     def contmsg(self, infrastructure):
         """Return the text of the contextualization."""
-        return self._json("GET", f"/infrastructures/{quote(infrastructure)}/contmsg")["contmsg"] or ""
+        return self._value("contmsg", (str, type(None)), "GET", f"/infrastructures/{quote(infrastructure)}/contmsg") or ""
 
     def radl(self, infrastructure):
         """Return the infrastructure's RADL."""
-        return self._json("GET", f"/infrastructures/{quote(infrastructure)}/radl")["radl"]
+        return self._value("radl", str, "GET", f"/infrastructures/{quote(infrastructure)}/radl")
 
     def outputs(self, infrastructure):
         """Return the outputs of an infrastructure from a TOSCA document; none of one from a RADL."""
         try:
-            return self._json("GET", f"/infrastructures/{quote(infrastructure)}/outputs")["outputs"]
+            return self._value("outputs", dict, "GET", f"/infrastructures/{quote(infrastructure)}/outputs")
         except ImError as error:
             if error.code == 403:
                 return {}
@@ -250,8 +251,7 @@ class Im:
 
     def vms(self, infrastructure):
         """Return the ids of the VMs, the oldest first."""
-        uris = self._json("GET", f"/infrastructures/{quote(infrastructure)}")["uri-list"]
-        return sorted((_last(item["uri"]) for item in uris), key=_number)
+        return sorted(self._uris("GET", f"/infrastructures/{quote(infrastructure)}"), key=_number)
 
     def vm(self, infrastructure, vm):
         """Return a VM as describe_vm() does."""
@@ -259,7 +259,7 @@ class Im:
 
     def vm_classes(self, infrastructure, vm):
         """Return the systems and networks of a VM's RADL."""
-        return self._json("GET", f"/infrastructures/{quote(infrastructure)}/vms/{quote(vm)}")["radl"]
+        return self._value("radl", list, "GET", f"/infrastructures/{quote(infrastructure)}/vms/{quote(vm)}")
 
     def name(self, infrastructure):
         """Return the name that the infrastructure's RADL gives it, or None."""
@@ -296,8 +296,7 @@ class Im:
 
     def add(self, infrastructure, text, media_type=RADL):
         """Add VMs; return their ids."""
-        uris = self._json("POST", f"/infrastructures/{quote(infrastructure)}", text, media_type)["uri-list"]
-        return [_last(item["uri"]) for item in uris]
+        return self._uris("POST", f"/infrastructures/{quote(infrastructure)}", text, media_type)
 
     def remove_vms(self, infrastructure, vms, context=True):
         """Remove VMs; `context` says whether the others are configured again."""
@@ -331,6 +330,20 @@ class Im:
             if len(secret) >= _SECRET_LENGTH:
                 text = text.replace(secret, "********")
         return text
+
+    def _uris(self, method, path, body=None, media_type=RADL):
+        """Return the ids at the ends of the URIs of an answer."""
+        items = self._value("uri-list", list, method, path, body, media_type)
+        if not all(isinstance(item, dict) and isinstance(item.get("uri"), str) for item in items):
+            raise ImError(self._foreign("a URI is missing"), lost=method != "GET")
+        return [_last(item["uri"]) for item in items]
+
+    def _value(self, key, kind, method, path, body=None, media_type=RADL, **parameters):
+        """Return what an answer has under a key."""
+        value = self._json(method, path, body, media_type, **parameters).get(key)
+        if not isinstance(value, kind):
+            raise ImError(self._foreign(f"its answer has no {key}"), lost=method != "GET")
+        return value
 
     def _json(self, method, path, body=None, media_type=RADL, **parameters):
         answer = self._call(method, path, body, media_type, **parameters)

@@ -194,7 +194,7 @@ def test_authorization_does_not_follow_a_redirection(server, im):
     assert len(server.asked) == 1
 
 
-@pytest.mark.parametrize("body", [b"<html>Welcome</html>", b"", b"[1]", b'{"uri": "http'])
+@pytest.mark.parametrize("body", [b"<html>Welcome</html>", b"", b"[1]", b'{"uri": "http', b"{}", b'{"uri": 1, "state": null}'])
 def test_answers_that_are_not_the_servers(server, im, body):
     server.reply = 200, body, {}
     with pytest.raises(ImError, match="does not answer as an Infrastructure Manager") as caught:

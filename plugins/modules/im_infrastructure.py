@@ -63,8 +63,15 @@ options:
     description: How long to wait at first between two looks, in seconds. It grows to ten times that.
     type: float
     default: 3
+  progress_file:
+    description:
+      - A file to which a line is added at each change while the task waits.
+      - Without it the lines are shown on stderr, where the module runs on the controller and not in the background.
+    type: path
   on_timeout:
-    description: What becomes of an infrastructure that was just created and is not configured in time. Its id is in the error either way.
+    description:
+      - What becomes of an infrastructure that was just created and is not configured in time. Its id is in the error either way.
+      - One that failed is kept, for a look at why.
     type: str
     choices: [keep, destroy]
     default: keep
@@ -184,6 +191,8 @@ vms:
       returned: with O(secrets)
       sample: null
 """
+
+import contextlib
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.yaml import HAS_YAML, yaml_load
@@ -414,7 +423,13 @@ class Infrastructure:
 
     def wait(self, wanted):
         """Wait for one of the states."""
-        wait_for(self.im, self.id, wanted, self.params["wait_timeout"], self.params["poll"], 10 * self.params["poll"])
+        wait_for(self.im, self.id, wanted, self.params["wait_timeout"], self.params["poll"], 10 * self.params["poll"], self.say)
+
+    def say(self, line):
+        """Add a line to the progress; that it cannot be shown is no reason to fail."""
+        if self.params["progress_file"]:
+            with contextlib.suppress(OSError), open(self.params["progress_file"], "a", encoding="utf-8") as file:
+                file.write(f"{line}\n")
 
     def give_up(self, late):
         """Destroy what is not ready in time; raise ImError that says so."""
@@ -524,6 +539,7 @@ def main():
             "wait": {"type": "bool", "default": True},
             "wait_timeout": {"type": "int", "default": 3600},
             "poll": {"type": "float", "default": 3},
+            "progress_file": {"type": "path"},
             "on_timeout": {"type": "str", "choices": ["keep", "destroy"], "default": "keep"},
             "force": {"type": "bool", "default": False},
             "secrets": {"type": "bool", "default": False, "no_log": False},

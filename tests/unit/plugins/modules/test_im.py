@@ -255,6 +255,18 @@ def test_failure_keeps_what_there_is(server, run, state):
     assert (result["infrastructure_id"], len(server.there)) == ("i1", 1)
 
 
+def test_progress(server, run, tmp_path):
+    pending = {"state": "pending", "vm_states": {}}
+    running = {"state": "running", "vm_states": {"0": "configured", "1": "running", "2": "running"}}
+    server.breaks += [("GET /infrastructures/ID/state", (200, {"state": state})) for state in (pending, running, running)]
+    assert run(im_infrastructure, radl=RADL, progress_file=str(tmp_path / "progress"))["changed"]
+    assert (tmp_path / "progress").read_text().splitlines() == [
+        "infrastructure i1 is pending (VMs: none yet)",
+        "infrastructure i1 is running (VMs: 1 configured, 2 running)",
+        "infrastructure i1 is configured (VMs: 2 configured)",
+    ]
+
+
 def test_infrastructure_that_vanishes(server, run):
     server.breaks.append(("GET /infrastructures/ID/state", (404, {"message": "Deleted infrastructure.", "code": 404})))
     result = run(im_infrastructure, radl=RADL)

@@ -269,18 +269,18 @@ class Im:
         """Return the ids of the infrastructures with a name, those left out that are being deleted."""
         found, left = [], self.infrastructures()
         for pause in _NAME_PAUSES:
-            unnamed = []
+            empty = []
             for infrastructure in left:
                 # It may have been destroyed since it was listed.
                 with contextlib.suppress(Gone):
-                    own = self.name(infrastructure)
-                    if own is None:
-                        unnamed.append(infrastructure)
-                    elif own == name and self.state(infrastructure)["state"] != "deleting":
+                    text = self.radl(infrastructure)
+                    if not text.strip():
+                        empty.append(infrastructure)
+                    elif radl_name(text) == name and self.state(infrastructure)["state"] != "deleting":
                         found.append(infrastructure)
-            left = self.unfinished(unnamed)
-            if found or not left:
+            if found or not empty:
                 break
+            left = empty
             time.sleep(pause)
         return found
 

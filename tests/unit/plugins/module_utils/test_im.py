@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -236,6 +239,23 @@ def test_tls_that_is_none(server):
         im.infrastructures()
 
 
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl for a certificate")
+def test_tls_is_verified_with_the_users_own_authority(server, tmp_path):
+    certificate, key = tmp_path / "ca.pem", tmp_path / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1", "-subj", "/CN=im"]
+    subprocess.run([*command, "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.reply = 200, {"uri-list": []}, {}
+    url = f"https://127.0.0.1:{server.server_address[1]}"
+    with pytest.raises(ImError, match="CERTIFICATE_VERIFY_FAILED.*set ca_path"):
+        Im(url, AUTH, timeout=2).infrastructures()
+    assert server.asked == []
+    assert Im(url, AUTH, ca_path=str(certificate), timeout=2).infrastructures() == []
+    assert Im(url, AUTH, validate_certs=False, timeout=2).infrastructures() == []
+
+
 def test_ids_come_from_uris(server, im):
     server.reply = 200, {"uri-list": [{"uri": "http://host:8800/infrastructures/1/vms/10"}, {"uri": "http://host:8800/infrastructures/1/vms/9"}]}, {}
     assert im.vms("1") == ["9", "10"]
@@ -248,13 +268,13 @@ def test_ids_come_from_uris(server, im):
 def test_find_leaves_out_what_goes(monkeypatch, im):
     names, states = {"1": "a", "2": "a", "3": "b"}, {"1": "configured", "2": "deleting"}
 
-    def name(infrastructure):
+    def radl(infrastructure):
         if infrastructure == "gone":
             raise Gone("gone", 404)
-        return names[infrastructure]
+        return f"description {names[infrastructure]} ()"
 
     monkeypatch.setattr(im, "infrastructures", lambda: ["1", "gone", "2", "3"])
-    monkeypatch.setattr(im, "name", name)
+    monkeypatch.setattr(im, "radl", radl)
     monkeypatch.setattr(im, "state", lambda infrastructure: {"state": states[infrastructure]})
     assert im.find("a") == ["1"]
 

@@ -25,6 +25,7 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
     radl_counts,
     radl_deploying,
     radl_name,
+    radl_places,
 )
 
 SECRET = "not-to-be-seen"
@@ -170,6 +171,12 @@ def test_environment_is_the_last_resort(monkeypatch):
     ("code", "body", "words", "lost"),
     [
         (400, {"message": f"Error: bad {SECRET}.", "code": 400}, "with 400: Error: bad ********.", False),
+        (
+            400,
+            {"message": "Error:\n\n\tUnknownFieldError: count\n\t\tFile x, line 1, in y\n\t\t\tz()\n", "code": 400},
+            "with 400: Error: UnknownFieldError: count.",
+            False,
+        ),
         (401, {"message": "No authentication data provided", "code": 401}, "See the entry of type InfrastructureManager", False),
         (403, {"message": "Access not granted", "code": 403}, "belongs to another user", False),
         (404, {"message": "Invalid id", "code": 404}, "It is gone, or was never there", False),
@@ -297,6 +304,11 @@ def test_radl():
     assert radl_counts(other) == {"worker": 4}
     assert other.endswith("\ndeploy worker 4 ec2\n")
     assert other.startswith("description my-cluster")
+
+
+def test_places_in_a_radl():
+    words = "with 400: Line 2: Parse error in: LexToken(SYSTEM,'system',2,18)."
+    assert radl_places("description x (\n  system a ()", words) == "with 400: Line 2: Parse error in: 'system' in line 2, column 3."
 
 
 def test_vm():

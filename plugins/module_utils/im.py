@@ -32,6 +32,9 @@ _OPEN_KEYS = ("id", "type", "host", "username", "domain", "tenant", "project", "
 # Shorter ones would blot out half of every message.
 _SECRET_LENGTH = 4
 
+# Of a server's words.
+_WORDS = 2000
+
 # How long one looks again at a new infrastructure, which is listed some milliseconds before it has its name.
 _NAME_PAUSES = (0.2, 0.5, 1, 0)
 
@@ -269,18 +272,18 @@ class Im:
         """Return the ids of the infrastructures with a name, those left out that are being deleted."""
         found, left = [], self.infrastructures()
         for pause in _NAME_PAUSES:
-            unnamed = []
+            empty = []
             for infrastructure in left:
                 # It may have been destroyed since it was listed.
                 with contextlib.suppress(Gone):
-                    own = self.name(infrastructure)
-                    if own is None:
-                        unnamed.append(infrastructure)
-                    elif own == name and self.state(infrastructure)["state"] != "deleting":
+                    text = self.radl(infrastructure)
+                    if not text.strip():
+                        empty.append(infrastructure)
+                    elif radl_name(text) == name and self.state(infrastructure)["state"] != "deleting":
                         found.append(infrastructure)
-            left = self.unfinished(unnamed)
-            if found or not left:
+            if found or not empty:
                 break
+            left = empty
             time.sleep(pause)
         return found
 
@@ -405,7 +408,9 @@ def _words(text):
     except ValueError:
         document = None
     if isinstance(document, dict) and isinstance(document.get("message"), str):
-        return document["message"]
+        # Of a TOSCA document it says each error with 20 KiB of its own calls, indented twice.
+        lines = [line for line in document["message"].splitlines() if not line.startswith("\t\t")]
+        return " ".join(" ".join(lines).split())[:_WORDS]
     if isinstance(document, dict) and isinstance(document.get("detail"), str):
         return document["detail"]
     if isinstance(document, dict) and isinstance(document.get("detail"), list):
@@ -414,7 +419,7 @@ def _words(text):
         return "; ".join(f"{'.'.join(map(str, item.get('loc', [])))}: {item.get('msg')}" for item in items)
     if re.match(r"\s*<", text):
         return "(a web page, not the Infrastructure Manager's words)"
-    return " ".join(text.split())[:500] or "(no words)"
+    return " ".join(text.split())[:_WORDS] or "(no words)"
 
 
 def _fix(code):
@@ -475,6 +480,16 @@ def radl_deploying(text, counts):
         rest, end = rest + text[end : match.start()], match.end()
     lines = [" ".join(filter(None, ("deploy", system, str(count), clouds.get(system)))) for system, count in counts.items() if count]
     return "\n".join([(rest + text[end:]).rstrip(), *lines, ""])
+
+
+def radl_places(text, message):
+    """Return a message of the RADL parser with the lines and columns of what it does not understand."""
+
+    def place(match):
+        position = int(match["position"])
+        return f"{match['value']} in line {match['line']}, column {position - text.rfind(chr(10), 0, position)}"
+
+    return re.sub(r"LexToken\(\w+,(?P<value>.*?),(?P<line>[0-9]+),(?P<position>[0-9]+)\)", place, message)
 
 
 def radl_fits(text, classes):

@@ -204,6 +204,7 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
     radl_counts,
     radl_deploying,
     radl_name,
+    radl_places,
     radl_secrets,
 )
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import (
@@ -255,9 +256,12 @@ class Infrastructure:
         if self.params["tosca"]:
             return text, TOSCA
         if text is not None:
-            check_radl(text)
+            problem = radl_problem(text)
+            if problem:
+                raise ImError(self.im.scrub(f"the RADL has an error: {problem}"))
             if radl_name(text) is None and self.params["name"]:
-                text = f"description {self.params['name']} ()\n{text}"
+                # In its first line, so that the server's words of other lines stay right.
+                text = f"description {self.params['name']} () {text}"
         return text, RADL
 
     def wanted_name(self):
@@ -477,14 +481,15 @@ def tosca_name(text):
     return (document.get("metadata") or {}).get("infra_name")
 
 
-def check_radl(text):
-    """Raise ImError for a RADL with an error, where Python's package RADL is there to find it; otherwise the server finds it."""
+def radl_problem(text):
+    """Return what is wrong with a RADL, where Python's package RADL is there to find it; otherwise the server finds it."""
     if parse_radl is None:
-        return
+        return None
     try:
         parse_radl(text).check()
     except Exception as error:
-        raise ImError(f"the RADL has an error: {error}") from None
+        return radl_places(text, str(error))
+    return None
 
 
 ACTIONS = {
@@ -557,7 +562,8 @@ def main():
         result.update({"estimate": it.estimate} if hasattr(it, "estimate") else {})
         result.update(finish(module, it, there is None, changed))
     except ImError as error:
-        module.fail_json(msg=str(error), code=error.code, **{**result, "infrastructure_id": it.id if it else module.params["infrastructure_id"]})
+        words = radl_places(it.text, str(error)) if it and it.text else str(error)
+        module.fail_json(msg=words, code=error.code, **{**result, "infrastructure_id": it.id if it else module.params["infrastructure_id"]})
     module.exit_json(**result)
 
 

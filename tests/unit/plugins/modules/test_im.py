@@ -168,7 +168,6 @@ def test_new_infrastructure_without_a_name_is_waited_for(server, run):
     made = server.make(RADL)
     # Somebody's creation, which has not come as far as its name.
     server.breaks += [("GET /infrastructures/ID/radl", (200, {"radl": ""}))] * 2
-    server.breaks += [("GET /infrastructures/ID/state", (200, {"state": {"state": "pending", "vm_states": {}}}))]
     result = run(im_infrastructure, radl=RADL)
     assert (result["changed"], result["infrastructure_id"], server.made) == (False, made, 1)
 

@@ -168,9 +168,10 @@ def test_machine_of_the_size_asked_for(render):
 
 def test_credentials_are_carried_only_when_let(render):
     secret = {"AWS_ACCESS_KEY_ID": "planted-id", "AWS_SECRET_ACCESS_KEY": "planted-key"}
-    given = {**JOB, "im_cluster_way": "im", "deeptrain_s3_session_token": "planted-token", "data_staging_credentials": {"x": "planted-x"}}
+    given = {**JOB, "im_cluster_way": "im", "deeptrain_s3_session_token": "planted-token", "deadline_im_credentials": [{"token": "planted-x"}]}
     assert "planted" not in render(given, **secret)
     assert {name: value for name, value in carried(render({**given, "im_cluster_carry_credentials": True}, **secret)).items() if "planted" in str(value)} == {
+        "deadline_im_credentials": [{"token": "planted-x"}],
         "deeptrain_s3_access_key_id": "planted-id",
         "deeptrain_s3_secret_access_key": "planted-key",
         "deeptrain_s3_session_token": "planted-token",

@@ -33,7 +33,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-        path, _, query = self.path.partition("?")
+        path, mark, query = self.path.partition("?")
         call = f"{self.command} {re.sub('/i[0-9]+', '/ID', path)}"
         self.server.asked.append(call)
         broken = next((reply for of, reply in self.server.breaks if of == call), False)

@@ -144,12 +144,12 @@ def test_everything_at_once(render):
             "im_cluster_private_key": "-----BEGIN KEY-----\nit's\n-----END KEY-----\n",
             "im_cluster_public_key": "my-key",
             "im_cluster_ssh_sources": ["192.0.2.0/24", "198.51.100.7/32"],
-            "im_cluster_variables": {"deeptrain_training": {"text": "it's \"x\" {# }"}},
+            "im_cluster_variables": {"deeptrain_training": {"text": "it's \"x\" @end }"}},
         }
     )
     assert "outports = '192.0.2.0/24-22/tcp,198.51.100.7/32-22/tcp'" in text
     assert "gpu.model = 'it\\'s'" in text
-    assert carried(text)["deeptrain_training"] == {"text": "it's \"x\" {# }"}
+    assert carried(text)["deeptrain_training"] == {"text": "it's \"x\" @end }"}
     assert "system hdfs_namenode configure hdfs step 4" in text
     assert [line for line in text.splitlines() if line.startswith("deploy")] == [
         "deploy chief 1 cloud", "deploy ps 2 cloud", "deploy worker 2 cloud", "deploy hdfs_namenode 1 cloud",

@@ -65,7 +65,7 @@ def render(tmp_path) -> Renderer:
 
 def carried(text: str) -> dict:
     """The variables in a RADL."""
-    return yaml.safe_load(text.partition("configure variables (\n@begin\n")[2].partition("@end")[0])
+    return yaml.safe_load(text.partition("configure variables (\n@begin\n")[2].partition("\n@end\n")[0])
 
 
 def test_examples_are_what_the_templates_give(tmp_path):
@@ -155,6 +155,8 @@ def test_everything_at_once(render):
         "deploy chief 1 cloud", "deploy ps 2 cloud", "deploy worker 2 cloud", "deploy hdfs_namenode 1 cloud",
     ]  # fmt: skip
     assert oct(render.file.stat().st_mode & 0o777) == "0o600"
+    # No machine has that GPU; the other four are there.
+    assert len(dry_run("EC2", render.file)[0]) == 4
 
 
 def test_machine_of_the_size_asked_for(render):

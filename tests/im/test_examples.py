@@ -65,7 +65,7 @@ def render(tmp_path) -> Renderer:
 
 def carried(text: str) -> dict:
     """The variables in a RADL."""
-    return yaml.safe_load(text.partition("configure variables (\n@begin\n")[2].partition("@end")[0])
+    return yaml.safe_load(text.partition("configure variables (\n@begin\n")[2].partition("\n@end\n")[0])
 
 
 def test_examples_are_what_the_templates_give(tmp_path):
@@ -144,17 +144,19 @@ def test_everything_at_once(render):
             "im_cluster_private_key": "-----BEGIN KEY-----\nit's\n-----END KEY-----\n",
             "im_cluster_public_key": "my-key",
             "im_cluster_ssh_sources": ["192.0.2.0/24", "198.51.100.7/32"],
-            "im_cluster_variables": {"deeptrain_training": {"text": "it's \"x\" {# }"}},
+            "im_cluster_variables": {"deeptrain_training": {"text": "it's \"x\" @end }"}},
         }
     )
     assert "outports = '192.0.2.0/24-22/tcp,198.51.100.7/32-22/tcp'" in text
     assert "gpu.model = 'it\\'s'" in text
-    assert carried(text)["deeptrain_training"] == {"text": "it's \"x\" {# }"}
+    assert carried(text)["deeptrain_training"] == {"text": "it's \"x\" @end }"}
     assert "system hdfs_namenode configure hdfs step 4" in text
     assert [line for line in text.splitlines() if line.startswith("deploy")] == [
         "deploy chief 1 cloud", "deploy ps 2 cloud", "deploy worker 2 cloud", "deploy hdfs_namenode 1 cloud",
     ]  # fmt: skip
     assert oct(render.file.stat().st_mode & 0o777) == "0o600"
+    # No machine has that GPU; the other four are there.
+    assert len(dry_run("EC2", render.file)[0]) == 4
 
 
 def test_machine_of_the_size_asked_for(render):

@@ -31,6 +31,8 @@ CONNECTION = {
 # Of a VM's description, what is returned only when it is asked for.
 SECRETS = ("password", "private_key")
 CONTMSG_END = 1500
+# How long VMs may take to be known, from the moment when their infrastructure is.
+SETTLE_SECONDS = 5
 
 
 class TimeIsOver(ImError):
@@ -113,7 +115,7 @@ def wait_for(im, infrastructure, wanted, timeout, first_poll, last_poll, say=lam
     An Infrastructure Manager that does not answer for a while is asked again. Raises TimeIsOver, or ImError when the
     infrastructure vanishes, or ends in another state, with the states of its VMs and the end of its contextualization.
     """
-    said = None
+    said, unseen, empty_since = None, False, None
     for more in looks(timeout, first_poll, last_poll):
         try:
             state = im.state(infrastructure)
@@ -123,6 +125,7 @@ def wait_for(im, infrastructure, wanted, timeout, first_poll, last_poll, say=lam
             if error.code is not None and not error.lost:
                 raise
             seen = f"could not be seen at last ({error})"
+            unseen = True
         else:
             line = f"is {state['state']} (VMs: {_summary(state['vm_states'])})"
             if line != said:
@@ -133,8 +136,17 @@ def wait_for(im, infrastructure, wanted, timeout, first_poll, last_poll, say=lam
             if state["state"] in ENDED and not _changing(state):
                 raise ImError(_failure(im, infrastructure, state))
             seen = f"is {state['state']}"
+            # A server that was started again goes on with the VMs that it knows, and with nothing where it knows none.
+            empty_since = (empty_since or time.monotonic()) if is_empty(state) else None
+            if unseen and empty_since and time.monotonic() - empty_since > SETTLE_SECONDS:
+                raise ImError(f"infrastructure {infrastructure} has no VMs: the Infrastructure Manager was ended while it made them. Run this again")
         if not more:
             raise TimeIsOver(f"infrastructure {infrastructure} {seen}, not {' or '.join(wanted)} after {timeout} s, and goes on")
+
+
+def is_empty(state):
+    """Return whether an infrastructure has no VMs yet."""
+    return state["state"] == "pending" and not state["vm_states"]
 
 
 def _summary(states):

@@ -209,10 +209,12 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
 )
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import (
     CONNECTION,
+    SETTLE_SECONDS,
     TimeIsOver,
     choose,
     connect,
     describe,
+    is_empty,
     looks,
     only,
     wait_for,
@@ -280,7 +282,7 @@ class Infrastructure:
         return name or own
 
     def present(self):
-        if self.id is None:
+        if self.id is None or self.is_broken_off():
             return self.create()
         changed, before, after = (False, {}, {}) if self.media_type == TOSCA or self.text is None else self.resize()
         if not changed and self.im.state(self.id)["state"] == "unconfigured":
@@ -306,7 +308,28 @@ class Infrastructure:
             if not error.lost:
                 raise
             self.id = self.look_for_lost(error, before)
+            if self.is_broken_off():
+                return self.create()
         return True, {}, counts
+
+    def is_broken_off(self):
+        """Remove an infrastructure that has a name and nothing else since the server ended; return whether it was one."""
+        if self.params["infrastructure_id"] or self.text is None or self.module.check_mode:
+            return False
+        for _look in looks(SETTLE_SECONDS, SETTLE_SECONDS / 5, SETTLE_SECONDS / 5):
+            if not is_empty(self.im.state(self.id)):
+                return False
+        try:
+            self.im.destroy(self.id)
+        except Gone:
+            pass
+        except ImError as error:
+            # The server refuses while it makes VMs.
+            if error.code == 409:
+                return False
+            raise
+        self.wait_until_gone()
+        return True
 
     def counts(self):
         """Return how many VMs of each system the RADL deploys, which may not be none."""
@@ -335,7 +358,7 @@ class Infrastructure:
     def resize(self):
         """Bring the number of VMs to the RADL's; return whether anything changed, and the numbers before and after."""
         after = self.counts()
-        there = self.there()
+        there = self.settled(after)
         before = {system: len(vms) for system, vms in there.items()}
         missing = {system: count - before.get(system, 0) for system, count in after.items() if count > before.get(system, 0)}
         surplus = [vm for system, vms in there.items() for vm in self.surplus(vms, len(vms) - after.get(system, 0))]
@@ -346,6 +369,14 @@ class Infrastructure:
             if missing:
                 self.add(missing, after)
         return bool(missing or surplus), before, after
+
+    def settled(self, after):
+        """Return the VMs; those that are just being made are waited for, or they would be made twice."""
+        for _look in looks(0 if self.module.check_mode else 2 * SETTLE_SECONDS, SETTLE_SECONDS / 5, SETTLE_SECONDS / 5):
+            there = self.there()
+            if {system: len(vms) for system, vms in there.items()} == after or self.im.state(self.id)["state"] != "pending":
+                break
+        return there
 
     def there(self):
         """Return ids and host names of the VMs by system, the oldest first."""

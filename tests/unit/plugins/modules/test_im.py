@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from ansible_collections.deeptrain.cluster.plugins.module_utils import im as client
+from ansible_collections.deeptrain.cluster.plugins.module_utils import im_module
 from ansible_collections.deeptrain.cluster.plugins.modules import (
     im_infrastructure,
     im_infrastructure_info,
@@ -109,6 +110,8 @@ class Server(ThreadingHTTPServer):
 def server(monkeypatch):
     """Return the server, and let nobody wait for long."""
     monkeypatch.setattr(im_infrastructure, "LOST_SECONDS", 0.5)
+    monkeypatch.setattr(im_infrastructure, "SETTLE_SECONDS", 0.2)
+    monkeypatch.setattr(im_module, "SETTLE_SECONDS", 0.2)
     monkeypatch.setattr(client, "_NAME_PAUSES", (0.05, 0.05, 0))
     with Server() as made:
         thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
@@ -183,6 +186,37 @@ def test_what_a_server_left_without_a_name_is_removed(server, run):
     server.breaks.append(("POST /infrastructures", LOST))
     assert "run this again" in run(im_infrastructure, radl=RADL)["msg"]
     assert server.there == {}
+
+
+def test_what_a_server_left_without_vms_is_made_again(server, run):
+    made = server.make(RADL)
+    server.there[made].update(vms={}, state="pending")
+    result = run(im_infrastructure, radl=RADL)
+    assert (result["changed"], result["infrastructure_id"], list(server.there)) == (True, "i2", ["i2"])
+
+
+def test_what_a_server_is_just_making_is_waited_for(server, run):
+    made = server.make(RADL)
+    vms = server.there[made]["vms"]
+    server.there[made].update(vms={}, state="pending")
+
+    def refuse(method, path, body, query):
+        if method == "DELETE":
+            server.there[made].update(vms=vms, state=None)
+            return 409, {"message": "Busy", "code": 409}
+        return carry_out(method, path, body, query)
+
+    carry_out, server.carry_out = server.carry_out, refuse
+    result = run(im_infrastructure, radl=RADL)
+    assert (result["infrastructure_id"], result["state"], len(vms)) == (made, "configured", 2)
+
+
+def test_server_that_ended_before_there_were_vms(server, run):
+    server.state = "pending"
+    server.deploy = lambda *arguments: None
+    server.breaks.append(("GET /infrastructures/ID/state", LOST))
+    result = run(im_infrastructure, radl=RADL, wait_timeout=30)
+    assert "infrastructure i1 has no VMs: the Infrastructure Manager was ended while it made them. Run this again" in result["msg"]
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,9 @@ _OPEN_KEYS = ("id", "type", "host", "username", "domain", "tenant", "project", "
 # Shorter ones would blot out half of every message.
 _SECRET_LENGTH = 4
 
+# Of a server's words.
+_WORDS = 2000
+
 # How long one looks again at a new infrastructure, which is listed some milliseconds before it has its name.
 _NAME_PAUSES = (0.2, 0.5, 1, 0)
 
@@ -217,11 +220,11 @@ class Im:
 
     def infrastructures(self):
         """Return the ids of all infrastructures of this user."""
-        return [_last(item["uri"]) for item in self._json("GET", "/infrastructures")["uri-list"]]
+        return self._uris("GET", "/infrastructures")
 
     def create(self, text, media_type=RADL):
         """Create an infrastructure, which goes on by itself; return its id."""
-        return _last(self._json("POST", "/infrastructures", text, media_type, **{"async": "true"})["uri"])
+        return _last(self._value("uri", str, "POST", "/infrastructures", text, media_type, **{"async": "true"}))
 
     def estimate(self, text, media_type=RADL):
         """Return what an infrastructure would take, by the name of its cloud; nothing is created."""
@@ -229,20 +232,21 @@ class Im:
 
     def state(self, infrastructure):
         """Return `state`, and `vm_states` by VM id."""
-        return self._json("GET", f"/infrastructures/{quote(infrastructure)}/state")["state"]
+        state = self._value("state", dict, "GET", f"/infrastructures/{quote(infrastructure)}/state")
+        return {"state": str(state.get("state")), "vm_states": state.get("vm_states") or {}}
 
     def contmsg(self, infrastructure):
         """Return the text of the contextualization."""
-        return self._json("GET", f"/infrastructures/{quote(infrastructure)}/contmsg")["contmsg"] or ""
+        return self._value("contmsg", (str, type(None)), "GET", f"/infrastructures/{quote(infrastructure)}/contmsg") or ""
 
     def radl(self, infrastructure):
         """Return the infrastructure's RADL."""
-        return self._json("GET", f"/infrastructures/{quote(infrastructure)}/radl")["radl"]
+        return self._value("radl", str, "GET", f"/infrastructures/{quote(infrastructure)}/radl")
 
     def outputs(self, infrastructure):
         """Return the outputs of an infrastructure from a TOSCA document; none of one from a RADL."""
         try:
-            return self._json("GET", f"/infrastructures/{quote(infrastructure)}/outputs")["outputs"]
+            return self._value("outputs", dict, "GET", f"/infrastructures/{quote(infrastructure)}/outputs")
         except ImError as error:
             if error.code == 403:
                 return {}
@@ -250,8 +254,7 @@ class Im:
 
     def vms(self, infrastructure):
         """Return the ids of the VMs, the oldest first."""
-        uris = self._json("GET", f"/infrastructures/{quote(infrastructure)}")["uri-list"]
-        return sorted((_last(item["uri"]) for item in uris), key=_number)
+        return sorted(self._uris("GET", f"/infrastructures/{quote(infrastructure)}"), key=_number)
 
     def vm(self, infrastructure, vm):
         """Return a VM as describe_vm() does."""
@@ -259,7 +262,7 @@ class Im:
 
     def vm_classes(self, infrastructure, vm):
         """Return the systems and networks of a VM's RADL."""
-        return self._json("GET", f"/infrastructures/{quote(infrastructure)}/vms/{quote(vm)}")["radl"]
+        return self._value("radl", list, "GET", f"/infrastructures/{quote(infrastructure)}/vms/{quote(vm)}")
 
     def name(self, infrastructure):
         """Return the name that the infrastructure's RADL gives it, or None."""
@@ -269,18 +272,18 @@ class Im:
         """Return the ids of the infrastructures with a name, those left out that are being deleted."""
         found, left = [], self.infrastructures()
         for pause in _NAME_PAUSES:
-            unnamed = []
+            empty = []
             for infrastructure in left:
                 # It may have been destroyed since it was listed.
                 with contextlib.suppress(Gone):
-                    own = self.name(infrastructure)
-                    if own is None:
-                        unnamed.append(infrastructure)
-                    elif own == name and self.state(infrastructure)["state"] != "deleting":
+                    text = self.radl(infrastructure)
+                    if not text.strip():
+                        empty.append(infrastructure)
+                    elif radl_name(text) == name and self.state(infrastructure)["state"] != "deleting":
                         found.append(infrastructure)
-            left = self.unfinished(unnamed)
-            if found or not left:
+            if found or not empty:
                 break
+            left = empty
             time.sleep(pause)
         return found
 
@@ -296,8 +299,7 @@ class Im:
 
     def add(self, infrastructure, text, media_type=RADL):
         """Add VMs; return their ids."""
-        uris = self._json("POST", f"/infrastructures/{quote(infrastructure)}", text, media_type)["uri-list"]
-        return [_last(item["uri"]) for item in uris]
+        return self._uris("POST", f"/infrastructures/{quote(infrastructure)}", text, media_type)
 
     def remove_vms(self, infrastructure, vms, context=True):
         """Remove VMs; `context` says whether the others are configured again."""
@@ -331,6 +333,20 @@ class Im:
             if len(secret) >= _SECRET_LENGTH:
                 text = text.replace(secret, "********")
         return text
+
+    def _uris(self, method, path, body=None, media_type=RADL):
+        """Return the ids at the ends of the URIs of an answer."""
+        items = self._value("uri-list", list, method, path, body, media_type)
+        if not all(isinstance(item, dict) and isinstance(item.get("uri"), str) for item in items):
+            raise ImError(self._foreign("a URI is missing"), lost=method != "GET")
+        return [_last(item["uri"]) for item in items]
+
+    def _value(self, key, kind, method, path, body=None, media_type=RADL, **parameters):
+        """Return what an answer has under a key."""
+        value = self._json(method, path, body, media_type, **parameters).get(key)
+        if not isinstance(value, kind):
+            raise ImError(self._foreign(f"its answer has no {key}"), lost=method != "GET")
+        return value
 
     def _json(self, method, path, body=None, media_type=RADL, **parameters):
         answer = self._call(method, path, body, media_type, **parameters)
@@ -392,7 +408,9 @@ def _words(text):
     except ValueError:
         document = None
     if isinstance(document, dict) and isinstance(document.get("message"), str):
-        return document["message"]
+        # Of a TOSCA document it says each error with 20 KiB of its own calls, indented twice.
+        lines = [line for line in document["message"].splitlines() if not line.startswith("\t\t")]
+        return " ".join(" ".join(lines).split())[:_WORDS]
     if isinstance(document, dict) and isinstance(document.get("detail"), str):
         return document["detail"]
     if isinstance(document, dict) and isinstance(document.get("detail"), list):
@@ -401,7 +419,7 @@ def _words(text):
         return "; ".join(f"{'.'.join(map(str, item.get('loc', [])))}: {item.get('msg')}" for item in items)
     if re.match(r"\s*<", text):
         return "(a web page, not the Infrastructure Manager's words)"
-    return " ".join(text.split())[:500] or "(no words)"
+    return " ".join(text.split())[:_WORDS] or "(no words)"
 
 
 def _fix(code):
@@ -462,6 +480,16 @@ def radl_deploying(text, counts):
         rest, end = rest + text[end : match.start()], match.end()
     lines = [" ".join(filter(None, ("deploy", system, str(count), clouds.get(system)))) for system, count in counts.items() if count]
     return "\n".join([(rest + text[end:]).rstrip(), *lines, ""])
+
+
+def radl_places(text, message):
+    """Return a message of the RADL parser with the lines and columns of what it does not understand."""
+
+    def place(match):
+        position = int(match["position"])
+        return f"{match['value']} in line {match['line']}, column {position - text.rfind(chr(10), 0, position)}"
+
+    return re.sub(r"LexToken\(\w+,(?P<value>.*?),(?P<line>[0-9]+),(?P<position>[0-9]+)\)", place, message)
 
 
 def radl_fits(text, classes):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 
 from ansible.module_utils.basic import env_fallback
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
@@ -106,12 +107,13 @@ def looks(timeout, first_poll, last_poll):
     yield False
 
 
-def wait_for(im, infrastructure, wanted, timeout, first_poll, last_poll):
-    """Wait until the infrastructure's state is one of those wanted.
+def wait_for(im, infrastructure, wanted, timeout, first_poll, last_poll, say=lambda line: None):
+    """Wait until the infrastructure's state is one of those wanted; `say` each change of what is seen.
 
     An Infrastructure Manager that does not answer for a while is asked again. Raises TimeIsOver, or ImError when the
     infrastructure vanishes, or ends in another state, with the states of its VMs and the end of its contextualization.
     """
+    said = None
     for more in looks(timeout, first_poll, last_poll):
         try:
             state = im.state(infrastructure)
@@ -122,6 +124,10 @@ def wait_for(im, infrastructure, wanted, timeout, first_poll, last_poll):
                 raise
             seen = f"could not be seen at last ({error})"
         else:
+            line = f"is {state['state']} (VMs: {_summary(state['vm_states'])})"
+            if line != said:
+                say(f"infrastructure {infrastructure} {line}")
+                said = line
             if state["state"] in wanted:
                 return
             if state["state"] in ENDED and not _changing(state):
@@ -129,6 +135,12 @@ def wait_for(im, infrastructure, wanted, timeout, first_poll, last_poll):
             seen = f"is {state['state']}"
         if not more:
             raise TimeIsOver(f"infrastructure {infrastructure} {seen}, not {' or '.join(wanted)} after {timeout} s, and goes on")
+
+
+def _summary(states):
+    """Return how many VMs are in each state."""
+    counts = Counter(states.values())
+    return ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none yet"
 
 
 def _changing(state):

@@ -63,8 +63,15 @@ options:
     description: How long to wait at first between two looks, in seconds. It grows to ten times that.
     type: float
     default: 3
+  progress_file:
+    description:
+      - A file to which a line is added at each change while the task waits.
+      - Without it the lines are shown on stderr, where the module runs on the controller and not in the background.
+    type: path
   on_timeout:
-    description: What becomes of an infrastructure that was just created and is not configured in time. Its id is in the error either way.
+    description:
+      - What becomes of an infrastructure that was just created and is not configured in time. Its id is in the error either way.
+      - One that failed is kept, for a look at why.
     type: str
     choices: [keep, destroy]
     default: keep
@@ -185,6 +192,8 @@ vms:
       sample: null
 """
 
+import contextlib
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.yaml import HAS_YAML, yaml_load
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
@@ -195,6 +204,7 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
     radl_counts,
     radl_deploying,
     radl_name,
+    radl_places,
     radl_secrets,
 )
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import (
@@ -246,9 +256,12 @@ class Infrastructure:
         if self.params["tosca"]:
             return text, TOSCA
         if text is not None:
-            check_radl(text)
+            problem = radl_problem(text)
+            if problem:
+                raise ImError(self.im.scrub(f"the RADL has an error: {problem}"))
             if radl_name(text) is None and self.params["name"]:
-                text = f"description {self.params['name']} ()\n{text}"
+                # In its first line, so that the server's words of other lines stay right.
+                text = f"description {self.params['name']} () {text}"
         return text, RADL
 
     def wanted_name(self):
@@ -414,7 +427,13 @@ class Infrastructure:
 
     def wait(self, wanted):
         """Wait for one of the states."""
-        wait_for(self.im, self.id, wanted, self.params["wait_timeout"], self.params["poll"], 10 * self.params["poll"])
+        wait_for(self.im, self.id, wanted, self.params["wait_timeout"], self.params["poll"], 10 * self.params["poll"], self.say)
+
+    def say(self, line):
+        """Add a line to the progress; that it cannot be shown is no reason to fail."""
+        if self.params["progress_file"]:
+            with contextlib.suppress(OSError), open(self.params["progress_file"], "a", encoding="utf-8") as file:
+                file.write(f"{line}\n")
 
     def give_up(self, late):
         """Destroy what is not ready in time; raise ImError that says so."""
@@ -462,14 +481,15 @@ def tosca_name(text):
     return (document.get("metadata") or {}).get("infra_name")
 
 
-def check_radl(text):
-    """Raise ImError for a RADL with an error, where Python's package RADL is there to find it; otherwise the server finds it."""
+def radl_problem(text):
+    """Return what is wrong with a RADL, where Python's package RADL is there to find it; otherwise the server finds it."""
     if parse_radl is None:
-        return
+        return None
     try:
         parse_radl(text).check()
     except Exception as error:
-        raise ImError(f"the RADL has an error: {error}") from None
+        return radl_places(text, str(error))
+    return None
 
 
 ACTIONS = {
@@ -524,6 +544,7 @@ def main():
             "wait": {"type": "bool", "default": True},
             "wait_timeout": {"type": "int", "default": 3600},
             "poll": {"type": "float", "default": 3},
+            "progress_file": {"type": "path"},
             "on_timeout": {"type": "str", "choices": ["keep", "destroy"], "default": "keep"},
             "force": {"type": "bool", "default": False},
             "secrets": {"type": "bool", "default": False, "no_log": False},
@@ -541,7 +562,8 @@ def main():
         result.update({"estimate": it.estimate} if hasattr(it, "estimate") else {})
         result.update(finish(module, it, there is None, changed))
     except ImError as error:
-        module.fail_json(msg=str(error), code=error.code, **{**result, "infrastructure_id": it.id if it else module.params["infrastructure_id"]})
+        words = radl_places(it.text, str(error)) if it and it.text else str(error)
+        module.fail_json(msg=words, code=error.code, **{**result, "infrastructure_id": it.id if it else module.params["infrastructure_id"]})
     module.exit_json(**result)
 
 

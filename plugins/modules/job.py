@@ -13,6 +13,7 @@ description:
   - A job is an instance of the systemd unit C(deeptrain-KIND@RUN.service) that works in a directory of its own,
     C(STATE_DIR/runs/RUN/KIND). There it finds its configuration and leaves its progress and its result.
   - The job needs no controller. When the controller goes away the job goes on, and the same task attaches to it.
+  - Each look, but for one in check mode, renews the deadline of a node on which role P(deeptrain.cluster.deadline#role) has armed one.
   - The same run and kind with another configuration is refused with the difference. A job that is not there or has
     failed is started, one that is running is attached to, and one that is done is left as it is.
 author: The deeptrain.cluster authors (@deeptrain)
@@ -445,6 +446,13 @@ class Job:
         return True
 
 
+def renew(module):
+    """Tell the node's deadline, where role deadline has armed one, that somebody watches."""
+    if not module.check_mode:
+        with contextlib.suppress(OSError):
+            os.utime(os.path.join(module.params["state_dir"], "deadline", "watched"), follow_symlinks=False)
+
+
 def compare(job, state):
     """Return what starting the job comes to, and the difference of its configuration."""
     # A configuration that nothing has begun to work on binds nobody.
@@ -503,6 +511,7 @@ def main():
     for message in name_errors(module.params):
         module.fail_json(msg=message)
     job = Job(module)
+    renew(module)
     try:
         told = tell(job)
     except OSError as error:

@@ -36,6 +36,19 @@ def test_twice_is_once(modules, radl):
     assert by_id["vms"][0]["password"]
 
 
+def test_tosca_twice_is_once(modules):
+    text = (
+        "tosca_definitions_version: tosca_simple_yaml_1_0\nmetadata: {infra_name: from-tosca}\n"
+        "topology_template: {node_templates: {node: {type: tosca.nodes.Compute}}}\n"
+    )
+    first = modules.done("im_infrastructure", tosca=text)
+    assert (first["changed"], first["name"], first["state"], counts(first)) == (True, "from-tosca", "configured", {"node": 1})
+    assert not modules.done("im_infrastructure", tosca=text)["changed"]
+    wrong = modules.run("im_infrastructure", tosca=text.replace("tosca.nodes.Compute", "Computer").replace("from-tosca", "other"))
+    assert '"Computer"' in wrong["msg"]
+    assert len(wrong["msg"]) < 1000
+
+
 def test_number_of_vms_follows_the_radl(modules, radl):
     modules.done("im_infrastructure", radl=radl(2))
     more = modules.done("im_infrastructure", radl=radl(3))
@@ -102,7 +115,7 @@ def test_one_vm(modules, radl):
         ({"radl": "description x ()\nsystem a ()\n"}, "deploys nothing"),
         ({"radl": "system a ()\ndeploy a 1\n"}, "has no name: set name"),
         ({"radl": "description x ()\ndeploy a 1\n", "name": "y"}, "give both the same name"),
-        ({"radl": "description x ()\nsystem a (\ndeploy a 1\n"}, "rror"),
+        ({"radl": "description x ()\nsystem a (\n  deploy a 1\n"}, "'deploy' in line 3, column 3"),
         ({"name": "x"}, "give radl, radl_file or tosca to create it"),
         ({"radl": "description x ()\nsystem a ()\ndeploy a 1\n", "infrastructure_id": "nowhere"}, "there is no infrastructure nowhere"),
         ({"name": "x", "state": "started"}, "there is no infrastructure x"),

@@ -15,6 +15,7 @@ import pytest
 from deeptrain import manifest, s3
 from deeptrain.check import check
 from deeptrain.export import Export, export
+from deeptrain.hdfs import Hdfs
 from deeptrain.job import BadInput, Job, JobError
 
 
@@ -116,6 +117,52 @@ def test_no_manifest_stands_beside_other_files(make_job, model, s3_server, monke
     assert "manifest.json" not in names(s3_server, prefix)
     export(make_job(config))
     assert "manifest.json" in names(s3_server, prefix)
+
+
+@pytest.fixture
+def checkpoints(hdfs):
+    """The checkpoints of a training that was ended in its middle."""
+    directory = Hdfs(f"{hdfs.url}/checkpoints")
+    directory.write_bytes("ckpt-6.index", b"old")
+    for name in ("ckpt-7.index", "ckpt-7.data-00000-of-00001"):
+        directory.write_bytes(name, name.encode())
+    directory.write_bytes("checkpoint", b'model_checkpoint_path: "ckpt-7"\n')
+    return directory.url
+
+
+def partial(make_job, tmp_path, s3_server, prefix, url) -> Job:
+    config = {"run": "run", "source": str(tmp_path / "none"), "target": f"s3://{s3_server.bucket}/{prefix}"}
+    return make_job(config, {"partial": True, "checkpoints_url": url})
+
+
+def test_of_a_training_that_is_not_done_the_last_checkpoint(make_job, tmp_path, s3_server, checkpoints):
+    prefix = f"models-{secrets.token_hex(4)}/run"
+    with pytest.raises(BadInput, match=r"not done.*ckpt-7.*run train\.yml") as raised:
+        export(partial(make_job, tmp_path, s3_server, prefix, checkpoints))
+    assert raised.value.summary["complete"] is False
+    assert raised.value.summary["manifest_uri"] == f"s3://{s3_server.bucket}/{prefix}/manifest.json"
+    assert names(s3_server, prefix) == {"manifest.json", "checkpoint/checkpoint", "checkpoint/ckpt-7.index", "checkpoint/ckpt-7.data-00000-of-00001"}
+    document = json.loads(s3_server.client.get_object(Bucket=s3_server.bucket, Key=f"{prefix}/manifest.json")["Body"].read())
+    assert (document["complete"], document["model_uri"]) == (False, None)
+
+
+def test_a_model_takes_the_place_of_a_checkpoint_and_not_the_other_way(make_job, model, tmp_path, s3_server, checkpoints):
+    prefix = f"models-{secrets.token_hex(4)}/run"
+    with pytest.raises(BadInput, match="not done"):
+        export(partial(make_job, tmp_path, s3_server, prefix, checkpoints))
+    config = {"run": "run", "source": str(model), "target": f"s3://{s3_server.bucket}/{prefix}"}
+    # What may be a checkpoint is the model where there is one.
+    assert export(make_job(config, {"partial": True, "checkpoints_url": checkpoints})).summary["complete"] is True
+    exported = names(s3_server, prefix)
+    assert exported == {"manifest.json", "metrics.json", "saved_model/saved_model.pb", "saved_model/variables/variables.data"}
+    with pytest.raises(BadInput, match="holds a trained model"):
+        export(partial(make_job, tmp_path, s3_server, prefix, checkpoints))
+    assert names(s3_server, prefix) == exported
+
+
+def test_neither_model_nor_checkpoint(make_job, tmp_path, s3_server, hdfs):
+    with pytest.raises(BadInput, match="no checkpoint"):
+        export(partial(make_job, tmp_path, s3_server, f"models-{secrets.token_hex(4)}/run", f"{hdfs.url}/checkpoints"))
 
 
 def test_bytes_that_arrive_otherwise(make_job, model, s3_server, monkeypatch):

@@ -17,12 +17,13 @@ from pathlib import Path
 
 import pytest
 
+from deeptrain.checkpoint import last_checkpoint
 from deeptrain.fetch import fetch, share
 from deeptrain.hdfs import Hdfs
 from deeptrain.job import BadInput, Job, JobError
 from deeptrain.manifest import NAME, Entry, encode
 from deeptrain.serve import serve
-from deeptrain.train import CheckpointCopier, last_checkpoint, train
+from deeptrain.train import CheckpointCopier, train
 
 CONTRACT = ("TF_CONFIG", "DEEPTRAIN_RUN", "DEEPTRAIN_DATA_URL", "DEEPTRAIN_CACHE_DIR", "DEEPTRAIN_MODEL_URL", "DEEPTRAIN_EXPORT_DIR")
 

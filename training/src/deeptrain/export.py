@@ -9,11 +9,12 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from deeptrain import manifest, s3
+from deeptrain import checkpoint, manifest, s3
 from deeptrain.hdfs import CHUNK_BYTES, Hdfs
 from deeptrain.job import BadInput, Job, JobError, Outcome
 
@@ -58,11 +59,12 @@ def _file_chunks(path: Path):
 
 
 class Export:
-    """One run's export to its prefix."""
+    """One run's export to its prefix; of a directory of its own where the training is not done, and so not complete."""
 
-    def __init__(self, job: Job):
+    def __init__(self, job: Job, partial: Path | None = None):
         self.job = job
-        self.source = Path(job.config["source"])
+        self.complete = partial is None
+        self.source = partial or Path(job.config["source"])
         self.url = job.config["target"].rstrip("/")
         self.settings = job.config["s3"]
         self.bucket, self.prefix = s3.split_url(self.url, "deeptrain_export_url")
@@ -97,6 +99,7 @@ class Export:
             raise JobError(f"{self.url}/{MANIFEST} reads otherwise than it was written: start the export again")
         return Outcome(
             summary={
+                "complete": self.complete,
                 "model_uri": document["model_uri"],
                 "manifest_uri": f"{self.url}/{MANIFEST}",
                 "manifest_sha256": hashlib.sha256(content).hexdigest(),
@@ -114,9 +117,12 @@ class Export:
             except self.client.exceptions.NoSuchKey:
                 return set()
             try:
-                names = {item["path"] for item in json.loads(content)["files"]}
+                before = json.loads(content)
+                names = {item["path"] for item in before["files"]}
             except (ValueError, LookupError, TypeError) as error:
                 raise BadInput(f"{self.url}/{MANIFEST} is not of an export: choose another deeptrain_export_url or deeptrain_run") from error
+            if before.get("complete", True) and not self.complete:
+                raise BadInput(f"{self.url} holds a trained model, which a checkpoint does not replace: run train.yml to its end")
             self.client.delete_object(Bucket=self.bucket, Key=self.key(MANIFEST))
         return names
 
@@ -140,11 +146,14 @@ class Export:
     def _manifest(self, entries: list[dict]) -> dict:
         metrics = read_metrics(self.source)
         settings = self.job.settings
+        model_uri = f"{self.url}/saved_model" if any(item["path"].startswith("saved_model/") for item in entries) else self.url
         return {
             "version": 1,
+            # Otherwise the training was ended before it was done, and this is its last checkpoint.
+            "complete": self.complete,
             "run": self.job.config["run"],
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "model_uri": f"{self.url}/saved_model" if any(item["path"].startswith("saved_model/") for item in entries) else self.url,
+            "model_uri": model_uri if self.complete else None,
             "events_url": settings.get("events_url"),
             "files": entries,
             "metrics": metrics,
@@ -175,6 +184,26 @@ class Export:
         }
 
 
+def export_checkpoint(job: Job) -> None:
+    """Exports the last checkpoint of a training that has left no model; raises BadInput, since the job is not done by that."""
+    url = job.settings["checkpoints_url"]
+    directory = Hdfs(url)
+    found = checkpoint.find(directory)
+    if found is None:
+        raise BadInput(f"{url} has no checkpoint, so there is nothing to export: run train.yml")
+    name, index, files = found
+    with tempfile.TemporaryDirectory() as scratch:
+        target = Path(scratch, "checkpoint")
+        for path in files:
+            directory.download(path, target / path)
+        (target / checkpoint.INDEX).write_bytes(index)
+        outcome = Export(job, Path(scratch)).run()
+    said = f"The training is not done, and its last checkpoint {name} is in {job.config['target']}: run train.yml, which goes on from it"
+    raise BadInput(said, outcome.summary)
+
+
 def export(job: Job) -> Outcome:
-    """Exports, by the job's ``source``, ``target`` and ``s3``."""
+    """Exports, by the job's ``source``, ``target`` and ``s3``. With the setting ``partial`` the last checkpoint will do."""
+    if job.settings.get("partial") and not any(Path(job.config["source"]).glob("*")):
+        export_checkpoint(job)
     return Export(job).run()

@@ -128,10 +128,10 @@ class Hdfs:
         with self._explained(), contextlib.suppress(FileNotFoundError):
             bounded(self.client.delete, self.path(name), recursive)
 
-    def set_modified(self, name: str, milliseconds: int) -> None:
-        """Sets a file's time of modification, in milliseconds since 1970."""
+    def set_modified(self, name: str, milliseconds: int, accessed: int | None = None) -> None:
+        """Sets a file's time of modification, in milliseconds since 1970; that of access to the same or another."""
         with self._explained():
-            bounded(self.client.set_times, self.path(name), milliseconds, milliseconds)
+            bounded(self.client.set_times, self.path(name), milliseconds, milliseconds if accessed is None else accessed)
 
     def write_stream(self, name: str, chunks: Iterator[bytes]) -> int:
         """Writes a file from chunks, over one that is there; returns its length in bytes."""

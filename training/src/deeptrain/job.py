@@ -28,9 +28,13 @@ EXIT_STOPPED = 128 + signal.SIGTERM
 
 
 class JobError(Exception):
-    """The job cannot be done; the message is one sentence that names the fix."""
+    """The job cannot be done; the message is one sentence that names the fix, the summary what was done nevertheless."""
 
     exit_status = EXIT_FAILED
+
+    def __init__(self, message: str, summary: dict | None = None):
+        super().__init__(message)
+        self.summary = summary or {}
 
 
 class BadInput(JobError):
@@ -163,7 +167,7 @@ def run(directory: str | os.PathLike, work: Callable[[Job], Outcome]) -> int:
         result["error"] = "stopped; start it again and it goes on from where it was"
         status = EXIT_STOPPED
     except JobError as error:
-        result["error"] = str(error)
+        result.update(error=str(error), summary=error.summary)
         status = error.exit_status
     except Exception as error:
         traceback.print_exc()

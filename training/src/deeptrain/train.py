@@ -19,15 +19,12 @@ import threading
 import time
 from pathlib import Path
 
-from deeptrain import s3
+from deeptrain import checkpoint, s3
 from deeptrain.export import read_metrics
 from deeptrain.hdfs import Hdfs
 from deeptrain.job import EXIT_BAD_INPUT, BadInput, Job, JobError, Outcome, Stopped
 
 SUCCESS = "_SUCCESS"
-CHECKPOINTS = "checkpoints"
-# The file in which TensorFlow names the last checkpoint.
-INDEX = "checkpoint"
 # What a command gets to save a checkpoint when it is told to end.
 STOP_SECONDS = 240
 
@@ -50,21 +47,13 @@ def task_environment(config: dict) -> dict[str, str]:
     return environment
 
 
-def last_checkpoint(index: str) -> str | None:
-    """The name of the last checkpoint by TensorFlow's index file."""
-    for line in index.splitlines():
-        if line.startswith("model_checkpoint_path:"):
-            return os.path.basename(line.split(":", 1)[1].strip().strip('"'))
-    return None
-
-
 class CheckpointCopier:
     """Copies the last checkpoint from HDFS to S3 every so often, its index last. A copy that fails is tried again."""
 
     def __init__(self, job: Job, model: Hdfs):
         self.url = job.settings.get("checkpoint_url", "")
         self.seconds = 60.0 * float(job.settings.get("checkpoint_minutes", 10))
-        self.directory = Hdfs(f"{model.url}/{CHECKPOINTS}")
+        self.directory = Hdfs(f"{model.url}/{checkpoint.DIRECTORY}")
         if self.url:
             self.s3 = job.settings["s3"]
             self.bucket, self.prefix = s3.split_url(self.url, "deeptrain_export_url")
@@ -89,20 +78,19 @@ class CheckpointCopier:
 
     def copy(self) -> str | None:
         """Copies the last checkpoint if it is another than last time; returns its name."""
-        index = self.directory.read_bytes(INDEX)
-        name = last_checkpoint(index.decode()) if index else None
-        if name is None or name == self._copied:
+        found = checkpoint.find(self.directory)
+        if found is None or found[0] == self._copied:
             return None
-        files = [path for path in self.directory.files() if path.startswith(name + ".")]
+        name, index, files = found
         with tempfile.TemporaryDirectory() as scratch, s3.explained(self.url, "deeptrain_export_url", self.s3):
             for path in files:
                 local = Path(scratch, path)
                 self.directory.download(path, local)
                 s3.upload(self.client, local, self.bucket, f"{self.prefix}/{path}")
                 local.unlink()
-            self.client.put_object(Bucket=self.bucket, Key=f"{self.prefix}/{INDEX}", Body=index)
+            self.client.put_object(Bucket=self.bucket, Key=f"{self.prefix}/{checkpoint.INDEX}", Body=index)
             for item in s3.list_objects(self.client, self.bucket, self.prefix):
-                if item.key.rsplit("/", 1)[-1] not in [*files, INDEX]:
+                if item.key.rsplit("/", 1)[-1] not in [*files, checkpoint.INDEX]:
                     self.client.delete_object(Bucket=self.bucket, Key=item.key)
         self._copied = name
         return name

@@ -294,6 +294,21 @@ def test_without_a_directory_the_role_is_named(node, call):
     assert call(check_mode=True)["changed"]
 
 
+@pytest.mark.parametrize(("state", "check_mode", "renewed"), [("observed", False, True), ("started", False, True), ("observed", True, False)])
+def test_who_watches_renews_the_deadline(node, call, state, check_mode, renewed):
+    watched = node.directory / "deadline" / "watched"
+    watched.parent.mkdir()
+    watched.touch()
+    os.utime(watched, (0, 0))
+    call(state, check_mode=check_mode)
+    assert (watched.stat().st_mtime > 0) is renewed
+
+
+def test_without_a_deadline_none_is_armed(node, call):
+    call("observed")
+    assert not (node.directory / "deadline").exists()
+
+
 def test_one_controller_at_a_time(node, call, monkeypatch):
     taken = []
     monkeypatch.setattr(job.fcntl, "flock", lambda handle, operation: taken.append((operation, len(node.calls))))

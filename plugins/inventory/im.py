@@ -161,7 +161,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 if vm:
                     # The infrastructure's states are the newer ones.
                     item["vms"].append({**vm, "state": item["states"].get(vm["id"], vm["state"])})
-        return found
+        # The Infrastructure Manager has no order of its own.
+        return sorted(found, key=lambda item: (item["name"], item["id"]))
 
     def _chosen(self, im):
         """Return the ids of the infrastructures that the options choose."""

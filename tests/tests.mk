@@ -42,7 +42,7 @@ TRAINING_TESTS = DEEPTRAIN_TEST_HDFS_ARCHIVE=$(CURDIR)/$(HADOOP) DEEPTRAIN_TEST_
 training: $(TRAINING_VENV) $(HADOOP) $(S3_SERVER)
 	@$(TRAINING_TESTS) training/tests
 
-im: $(TEST_VENV) $(LINK) $(IM_VENV)
+im: $(TEST_VENV) $(OLDEST_VENV) $(LINK) $(IM_VENV)
 	@PYTHONPATH=.cache demo/run.sh python -m pytest -q -p no:cacheprovider tests/im
 
 molecule: prepare-tests

@@ -12,9 +12,12 @@ version_added: 0.1.0
 author: The deeptrain.cluster authors (@deeptrain)
 description:
   - Hosts are the VMs of one infrastructure, or of all, in groups that are named as their RADL systems.
-  - A host is named SYSTEM-K, where K counts the VMs of its system from 0 in the order of their ids; of all infrastructures, NAME-SYSTEM-K.
+  - A host is named SYSTEM-K, where K counts the VMs of its system from 0 in the order of their ids. Where neither O(infrastructure_id)
+    nor O(name) is given it is NAME-SYSTEM-K, with the infrastructure's name, or its id where it shares the name with another.
   - Where there is no such infrastructure the inventory is empty, so that the playbook which creates it can use the same inventory.
   - The file is named C(im.yml) or C(im.yaml), or ends in C(.im.yml) or C(.im.yaml).
+  - Host variables are C(IM_NODE_PRIVATE_IP), C(IM_NODE_PUBLIC_IP), C(IM_NODE_HOSTNAME), C(IM_NODE_NUM) and C(IM_INFRASTRUCTURE_ID), as in
+    the Infrastructure Manager's own Ansible, and C(im_name) (the infrastructure's), C(im_system), C(im_state) and C(im_vm_id).
 extends_documentation_fragment:
   - deeptrain.cluster.im.plugin
   - deeptrain.cluster.im
@@ -30,7 +33,7 @@ options:
     description: Id of the one infrastructure.
     type: str
   name:
-    description: Name of the one infrastructure, which its RADL's C(description) gives it.
+    description: Name of the one infrastructure, which its RADL's C(description) gives it. Not together with O(infrastructure_id).
     type: str
   address:
     description:
@@ -41,20 +44,28 @@ options:
     default: public
   jump_host:
     description:
-      - Name of the host through which those without a public address are reached. By default the first that has one.
+      - Which VM those without a public address are reached through, as SYSTEM-K such as V(chief-0). The first that has one when not given.
     type: str
   key_directory:
     description:
-      - Directory for the private keys of the VMs and for C(known_hosts), below which each infrastructure has its own, named as its id.
-      - The files stay there until you remove them.
+      - Directory for the private keys of the VMs and for C(known_hosts), below which each infrastructure has its own, named as its id. Only
+        you can read it.
+      - The files stay until you remove them, which you can do once the infrastructure is gone.
     type: path
     default: ~/.ansible/im
+  passwords:
+    description:
+      - Whether a VM that has no key gets its password as C(ansible_password). Whoever sees its host variables then sees the password.
+    type: bool
+    default: false
   connections:
-    description: How many VMs are asked for at a time.
+    description: How many calls are made at a time.
     type: int
     default: 16
 notes:
-  - What is cached holds no password and no key.
+  - What is cached holds no password and no key. Where a key is not in its file any more, or passwords are wanted, the VMs are asked for anew.
+  - An empty inventory is not cached.
+  - Each infrastructure has its own SSH control sockets, since another one may have the same private addresses.
 """
 
 EXAMPLES = r"""
@@ -63,11 +74,13 @@ plugin: deeptrain.cluster.im
 name: deeptrain
 
 ---
-# All infrastructures, in groups by state too, and those with a GPU's name in one of their own
+# All infrastructures, in groups by name and by state too, and cached
 plugin: deeptrain.cluster.im
 url: https://im.example.org:8800
 auth_file: ~/.im/auth.dat
 keyed_groups:
+  - key: im_name
+    prefix: im
   - key: im_state
     prefix: state
 cache: true
@@ -75,19 +88,27 @@ cache_plugin: ansible.builtin.jsonfile
 cache_connection: ~/.ansible/tmp/im
 """
 
+import hashlib
 import os
+import re
 import shlex
+import tempfile
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.display import Display
+from ansible.utils.unsafe_proxy import wrap_var
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im import ImError, client
 
 display = Display()
 
 SUFFIXES = ("im.yml", "im.yaml")
+CLIENT = ("url", "auth", "auth_file", "validate_certs", "ca_path", "timeout")
 SECRETS = ("password", "private_key")
+# A jump host's sshd turns some away when many come at once.
+RETRIES = 3
 
 
 class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
@@ -104,124 +125,180 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         """Fill the inventory."""
         super().parse(inventory, loader, path, cache)
         self._read_config_data(path)
+        try:
+            infrastructures = self._infrastructures(path, cache)
+            names = Counter(item["name"] for item in infrastructures)
+            for item in infrastructures:
+                self._add(item, "" if self._wants_one() else f"{item['name'] if names[item['name']] == 1 else item['id']}-")
+        except ImError as error:
+            raise AnsibleParserError(f"{path}: {error}") from None
+        except OSError as error:
+            raise AnsibleParserError(f"{path}: cannot keep keys ({error}): set key_directory to one that you can write to") from None
+
+    def _infrastructures(self, path, may_use_cache):
+        """Return the infrastructures, each with its VMs, from the cache or anew."""
         self.load_cache_plugin()
-        key = self.get_cache_key(path)
-        use = self.get_option("cache") and cache
-        infrastructures = self._cache.get(key) if use else None
-        if infrastructures is None or not self._keys_are_there(infrastructures):
-            try:
-                infrastructures = self._fetch()
-            except ImError as error:
-                raise AnsibleParserError(f"{path}: {error}") from None
-            self._keep_keys(infrastructures)
-            if self.get_option("cache"):
-                self._cache[key] = [{**item, "vms": [_without_secrets(vm) for vm in item["vms"]]} for item in infrastructures]
-        for item in infrastructures:
-            self._add(item, f"{item['name'] or item['id']}-" if len(infrastructures) > 1 else "")
+        caching = self.get_option("cache")
+        # Another infrastructure in the same file is not what was cached.
+        key = self.get_cache_key(" ".join([path, *(self.get_option(name) or "" for name in ("url", "infrastructure_id", "name"))]))
+        found = self._cache.get(key) if caching and may_use_cache else None
+        if not found or not all(self._has_login(item, vm) for item in found for vm in item["vms"]):
+            found = self._fetch()
+            for item in found:
+                self._keep_keys(item)
+            if caching:
+                self._cache[key] = [{**item, "vms": [_without_secrets(vm) for vm in item["vms"]]} for item in found]
+        return found
 
     def _fetch(self):
         """Return the infrastructures, each with its VMs; none where there is none of that id or name."""
-        im = client({name: self.get_option(name) for name in ("url", "auth", "auth_file", "validate_certs", "ca_path", "timeout")}, display.warning)
+        im = client({name: self.get_option(name) for name in CLIENT}, display.warning)
+        with ThreadPoolExecutor(max(1, self.get_option("connections"))) as pool:
+            found = [item for item in pool.map(lambda infrastructure: _if_there(_head, im, infrastructure), self._chosen(im)) if item]
+            asked = [(item, vm) for item in found for vm in item.pop("vm_ids")]
+            answers = pool.map(lambda one: (one[0], _if_there(im.vm, one[0]["id"], one[1])), asked)
+            for item, vm in answers:
+                if vm:
+                    # The infrastructure's states are the newer ones.
+                    item["vms"].append({**vm, "state": item["states"].get(vm["id"], vm["state"])})
+        # The Infrastructure Manager has no order of its own.
+        return sorted(found, key=lambda item: (item["name"], item["id"]))
+
+    def _chosen(self, im):
+        """Return the ids of the infrastructures that the options choose."""
         wanted, name = self.get_option("infrastructure_id"), self.get_option("name")
-        there = im.infrastructures()
-        ids = [wanted] if wanted in there else [] if wanted else im.find(name) if name else there
-        if name and not wanted and len(ids) > 1:
-            raise ImError(f"{len(ids)} infrastructures are named {name}: {', '.join(ids)}. Say which one by infrastructure_id")
-        found = []
-        for infrastructure in ids:
-            try:
-                found.append(self._fetch_one(im, infrastructure))
-            except ImError as error:
-                # It may have been destroyed since they were listed.
-                if error.code != 404:
-                    raise
-        return found
+        if wanted and name:
+            raise ImError("infrastructure_id and name are both given: leave one of them out")
+        found = im.find(name) if name else im.infrastructures()
+        if name and len(found) > 1:
+            raise ImError(f"{len(found)} infrastructures are named {name}: {', '.join(found)}. Say which one by infrastructure_id")
+        for infrastructure in found:
+            # It becomes a directory's name.
+            if not re.fullmatch(r"\w[\w.-]*", infrastructure):
+                raise ImError(f"{im.url} gives {infrastructure!r} as an infrastructure's id, which is none: see that url is right")
+        return [infrastructure for infrastructure in found if wanted in (None, "", infrastructure)]
 
-    def _fetch_one(self, im, infrastructure):
-        states = im.state(infrastructure)["vm_states"]
-        with ThreadPoolExecutor(self.get_option("connections")) as pool:
-            vms = list(pool.map(lambda vm: im.vm(infrastructure, vm), im.vms(infrastructure)))
-        for vm in vms:
-            vm["state"] = states.get(vm["id"], vm["state"])
-        return {"id": infrastructure, "name": im.name(infrastructure), "vms": vms}
+    def _wants_one(self):
+        return bool(self.get_option("infrastructure_id") or self.get_option("name"))
 
-    def _directory(self, infrastructure):
-        return os.path.join(os.path.expanduser(self.get_option("key_directory")), infrastructure)
+    def _directory(self, item):
+        return os.path.join(self.get_option("key_directory"), item["id"])
 
-    def _keys_are_there(self, infrastructures):
-        """Return whether each VM's key is in its file, and none has a password, since neither is cached."""
-        vms = [(item["id"], vm) for item in infrastructures for vm in item["vms"]]
-        return all(vm["login"] == "none" or vm["login"] == "key" and os.path.exists(self._key_file(infrastructure, vm)) for infrastructure, vm in vms)
+    def _key_file(self, item, vm):
+        return os.path.join(self._directory(item), f"{vm['id']}.pem")
 
-    def _key_file(self, infrastructure, vm):
-        return os.path.join(self._directory(infrastructure), f"{vm['id']}.pem")
+    def _has_login(self, item, vm):
+        """Return whether a cached VM can be logged in to, although neither key nor password is cached."""
+        if vm["login"] == "key":
+            return os.path.exists(self._key_file(item, vm))
+        return vm["login"] == "none" or not self.get_option("passwords")
 
-    def _keep_keys(self, infrastructures):
-        """Write the keys to files, and note how each VM is logged in to."""
-        for item in infrastructures:
-            # For known_hosts too.
-            os.makedirs(self._directory(item["id"]), mode=0o700, exist_ok=True)
-            for vm in item["vms"]:
-                vm["login"] = "key" if vm["private_key"] else "password" if vm["password"] else "none"
-                if vm["private_key"]:
-                    _write_secretly(self._key_file(item["id"], vm), vm["private_key"].strip() + "\n")
+    def _keep_keys(self, item):
+        """Write an infrastructure's keys to files, and note how each VM is logged in to."""
+        directory = self._directory(item)
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        os.chmod(directory, 0o700)
+        for vm in item["vms"]:
+            vm["login"] = "key" if vm["private_key"] else "password" if vm["password"] else "none"
+            if vm["private_key"]:
+                _replace(self._key_file(item, vm), vm["private_key"].strip() + "\n")
 
     def _add(self, item, prefix):
         """Add an infrastructure's hosts, their groups and their variables."""
-        count, hosts = {}, {}
+        count, hosts = Counter(), {}
         for vm in item["vms"]:
-            system = vm["system"] or "unknown"
-            number = count[system] = count.get(system, -1) + 1
-            hosts[f"{prefix}{system}-{number}"] = vm
+            system = _system(vm)
+            hosts[f"{system}-{count[system]}"] = vm
+            count[system] += 1
         jump = self._jump_host(hosts)
-        for host, vm in hosts.items():
-            group = self.inventory.add_group(self._sanitize_group_name(vm["system"] or "unknown"))
-            self.inventory.add_host(host, group)
-            variables = {**_facts(item, vm), **self._connection(item, vm, jump)}
-            for name, value in variables.items():
+        strict = self.get_option("strict")
+        for name, vm in hosts.items():
+            host = prefix + name
+            self.inventory.add_host(host, self.inventory.add_group(_system(vm)))
+            for variable, value in {**_facts(item, vm), **self._connection(item, vm, jump)}.items():
                 if value is not None:
-                    self.inventory.set_variable(host, name, value)
-            strict = self.get_option("strict")
-            self._set_composite_vars(self.get_option("compose"), variables, host, strict=strict)
-            self._add_host_to_composed_groups(self.get_option("groups"), variables, host, strict=strict)
-            self._add_host_to_keyed_groups(self.get_option("keyed_groups"), variables, host, strict=strict)
+                    self.inventory.set_variable(host, variable, _untemplated(value))
+            self._set_composite_vars(self.get_option("compose"), self.inventory.get_host(host).get_vars(), host, strict)
+            variables = self.inventory.get_host(host).get_vars()
+            self._add_host_to_composed_groups(self.get_option("groups"), variables, host, strict, fetch_hostvars=False)
+            self._add_host_to_keyed_groups(self.get_option("keyed_groups"), variables, host, strict, fetch_hostvars=False)
 
     def _jump_host(self, hosts):
-        """Return the VM through which those without a public address are reached, or None."""
+        """Return the VM through which those without a public address are reached; None where none needs it, or none has one."""
+        if self.get_option("address") == "private" or all(vm["public_ip"] for vm in hosts.values()):
+            return None
         wanted = self.get_option("jump_host")
         if not wanted:
             return next((vm for vm in hosts.values() if vm["public_ip"]), None)
-        if hosts and not hosts.get(wanted, {}).get("public_ip"):
-            raise AnsibleParserError(f"jump_host is {wanted}: name one of the hosts that have a public address, or leave it out")
-        return hosts.get(wanted)
+        if not hosts.get(wanted, {}).get("public_ip"):
+            others = ", ".join(host for host, vm in hosts.items() if vm["public_ip"]) or "there is none"
+            raise ImError(f"jump_host is {wanted}, which has no public address: set it to one that has ({others}), or leave it out")
+        return hosts[wanted]
 
     def _connection(self, item, vm, jump):
         """Return the connection variables of a VM."""
-        public = self.get_option("address") == "public"
-        address = vm["public_ip"] or vm["private_ip"] if public else vm["private_ip"] or vm["public_ip"]
-        known = ["-o", "StrictHostKeyChecking=accept-new", "-o", f"UserKnownHostsFile={os.path.join(self._directory(item['id']), 'known_hosts')}"]
-        through = jump if public and jump and not vm["public_ip"] else None
-        arguments = list(known)
+        private_first = self.get_option("address") == "private"
+        address = (vm["private_ip"] or vm["public_ip"]) if private_first else (vm["public_ip"] or vm["private_ip"])
+        # By the id, and short: the whole path of a socket has some 100 characters at most.
+        sockets = os.path.expanduser(f"~/.ansible/cp/{hashlib.sha256(item['id'].encode()).hexdigest()[:8]}")
+        through = jump if address != vm["public_ip"] else None
+        arguments = self._ssh_options(item, vm)
         if through:
-            key = ["-i", self._key_file(item["id"], through)] if through["login"] == "key" else []
-            who = f"{through['user']}@{through['public_ip']}" if through["user"] else through["public_ip"]
-            arguments += ["-o", f"ProxyCommand={shlex.join(['ssh', '-q', *key, *known, '-p', str(through['ssh_port']), '-W', '%h:%p', who])}"]
+            # One connection to the jump host serves all.
+            shared = ["-o", "ControlMaster=auto", "-o", "ControlPersist=60s", "-o", f'ControlPath="{sockets}/jump"', "-o", "ServerAliveInterval=15"]
+            key = ["-i", self._key_file(item, through)] if through["login"] == "key" else []
+            user = ["-l", through["user"]] if through["user"] else []
+            way = ["-p", str(through["ssh_port"]), "-W", "[%h]:%p", "--", through["public_ip"]]
+            command = shlex.join(["ssh", "-q", *self._ssh_options(item, through), *shared, *key, *user, *way])
+            arguments += ["-o", f"ProxyCommand={command}"]
         return {
             "ansible_host": address,
             "ansible_port": vm["ssh_port"] if address == vm["public_ip"] else 22,
             "ansible_user": vm["user"],
-            "ansible_password": vm.get("password") if vm["login"] == "password" else None,
-            "ansible_ssh_private_key_file": self._key_file(item["id"], vm) if vm["login"] == "key" else None,
+            "ansible_password": vm["password"] if vm["login"] == "password" and self.get_option("passwords") else None,
+            "ansible_ssh_private_key_file": self._key_file(item, vm) if vm["login"] == "key" else None,
             "ansible_ssh_common_args": shlex.join(arguments),
+            "ansible_control_path_dir": sockets,
+            "ansible_ssh_retries": RETRIES if through else None,
         }
+
+    def _ssh_options(self, item, vm):
+        """Return the options of ssh for a VM.
+
+        The host key that it has at first is the one that it must have later; it goes by the VM, since its address may become another's.
+        """
+        known = os.path.join(self._directory(item), "known_hosts")
+        only = ["-o", "IdentitiesOnly=yes"] if vm["login"] == "key" else []
+        return ["-o", "StrictHostKeyChecking=accept-new", "-o", f'UserKnownHostsFile="{known}"', "-o", f"HostKeyAlias=vm-{vm['id']}", *only]
+
+
+def _if_there(call, *arguments):
+    """Return what a call gives; None when what it asks for was destroyed since it was listed."""
+    try:
+        return call(*arguments)
+    except ImError as error:
+        if error.code != 404:
+            raise
+        return None
+
+
+def _head(im, infrastructure):
+    """Return an infrastructure with the ids of its VMs, which are yet to be asked for."""
+    states = im.state(infrastructure)["vm_states"]
+    name = im.name(infrastructure) or infrastructure
+    return {"id": infrastructure, "name": name, "states": states, "vm_ids": im.vms(infrastructure), "vms": []}
+
+
+def _system(vm):
+    return vm["system"] or "unknown"
 
 
 def _facts(item, vm):
     """Return what is known of a VM, under the names that the Infrastructure Manager's own Ansible has for it."""
     return {
-        "IM_NODE_PRIVATE_IP": vm["private_ip"],
+        "IM_NODE_PRIVATE_IP": vm["private_ip"] or vm["public_ip"],
         "IM_NODE_PUBLIC_IP": vm["public_ip"],
-        "IM_NODE_HOSTNAME": vm["hostname"],
+        "IM_NODE_HOSTNAME": (vm["hostname"] or "").partition(".")[0] or None,
         "IM_NODE_NUM": vm["id"],
         "IM_INFRASTRUCTURE_ID": item["id"],
         "im_name": item["name"],
@@ -235,9 +312,14 @@ def _without_secrets(vm):
     return {name: value for name, value in vm.items() if name not in SECRETS}
 
 
-def _write_secretly(path, text):
-    """Replace a file by one that its owner alone can read."""
-    temporary = f"{path}.new"
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+def _untemplated(value):
+    """Return a value so that Ansible takes nothing in it for a template: it comes from elsewhere."""
+    return wrap_var(value) if isinstance(value, str) and "{" in value else value
+
+
+def _replace(path, text):
+    """Replace a file, or make it, so that its owner alone can read it."""
+    number, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".")
+    with open(number, "w", encoding="utf-8") as file:
         file.write(text)
     os.replace(temporary, path)

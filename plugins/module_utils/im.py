@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import ipaddress
 import json
@@ -13,6 +14,7 @@ import re
 import socket
 import ssl
 import stat
+import time
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode, urlsplit
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_opener
@@ -30,9 +32,27 @@ _OPEN_KEYS = ("id", "type", "host", "username", "domain", "tenant", "project", "
 # Shorter ones would blot out half of every message.
 _SECRET_LENGTH = 4
 
-_DESCRIPTION = re.compile(r"^[ \t]*description\s+(?P<id>[\w.-]+)\s*(\((?P<features>[^)]*)\))?", re.MULTILINE)
+# Of a server's words.
+_WORDS = 2000
+
+# How long one looks again at a new infrastructure, which is listed some milliseconds before it has its name.
+_NAME_PAUSES = (0.2, 0.5, 1, 0)
+
+# What in a RADL may hold words of any kind: strings, comments and playbooks.
+_QUOTED = re.compile(r"'(?:[^\\']|\\.)*'|#[^\n]*|@begin.*?@end", re.DOTALL)
+_DESCRIPTION = re.compile(r"\bdescription\s+(?P<id>[\w.-]+)\s*(\((?P<features>[^)]*)\))?")
 _NAME_FEATURE = re.compile(r"\bname\s*=\s*'([^']*)'")
-_DEPLOY = re.compile(r"^[ \t]*deploy\s+(?P<system>[\w.-]+)\s+(?P<count>[0-9]+)(\s+(?P<cloud>[\w.-]+))?[ \t]*(#.*)?$", re.MULTILINE)
+_DEPLOY = re.compile(
+    r"\bdeploy\s+(?P<system>[\w.-]+)\s+(?P<count>[0-9]+)"
+    r"(\s+(?!(?:ansible|configure|contextualize|deploy|description|network|system)\b)(?P<cloud>[\w.-]+))?"
+)
+# In a RADL's features, and in the YAML of its playbooks.
+_FEATURE = re.compile(r"(?P<key>[\w.]+)\s*(?P<operator>>=|<=|=|>|<)\s*(?:(?P<number>[0-9.]+)\s*(?P<unit>[kmgt]i?b?\b)?|'(?P<word>[^']*)')", re.IGNORECASE)
+_SECRET = re.compile(
+    r"(?P<key>\b[\w.]*(?:password|passwd|passphrase|private_key|secret|token)[\w.]*[ \t]*[=:][ \t]*)"
+    r"(?P<value>'[^']*'|\"[^\"\n]*\"|[|>][+-]?[ \t]*\n(?P<indent>[ \t]+)[^\n]*(?:\n(?P=indent)[^\n]*)*|[^\s'\"#{|>][^\s#]*)",
+    re.IGNORECASE,
+)
 
 
 class ImError(Exception):
@@ -46,6 +66,10 @@ class ImError(Exception):
         super().__init__(message)
         self.code = code
         self.lost = lost
+
+
+class Gone(ImError):
+    """There is no such infrastructure or VM, or not any more."""
 
 
 def authorization(entries):
@@ -190,16 +214,17 @@ class Im:
         self._opener = build_opener(HTTPSHandler(context=_context(ca_path, validate_certs)), _NoRedirect())
         self._timeout = timeout
         values = [(key, str(value).strip()) for entry in entries for key, value in entry.items() if value]
-        self.secrets = {value for key, value in values if key not in _OPEN_KEYS}
+        self.secrets = set()
+        self.hide(value for key, value in values if key not in _OPEN_KEYS)
         self.no_secrets = {value for key, value in values} - self.secrets
 
     def infrastructures(self):
         """Return the ids of all infrastructures of this user."""
-        return [_last(item["uri"]) for item in self._json("GET", "/infrastructures")["uri-list"]]
+        return self._uris("GET", "/infrastructures")
 
     def create(self, text, media_type=RADL):
         """Create an infrastructure, which goes on by itself; return its id."""
-        return _last(self._json("POST", "/infrastructures", text, media_type, **{"async": "true"})["uri"])
+        return _last(self._value("uri", str, "POST", "/infrastructures", text, media_type, **{"async": "true"}))
 
     def estimate(self, text, media_type=RADL):
         """Return what an infrastructure would take, by the name of its cloud; nothing is created."""
@@ -207,20 +232,21 @@ class Im:
 
     def state(self, infrastructure):
         """Return `state`, and `vm_states` by VM id."""
-        return self._json("GET", f"/infrastructures/{quote(infrastructure)}/state")["state"]
+        state = self._value("state", dict, "GET", f"/infrastructures/{quote(infrastructure)}/state")
+        return {"state": str(state.get("state")), "vm_states": state.get("vm_states") or {}}
 
     def contmsg(self, infrastructure):
         """Return the text of the contextualization."""
-        return self._json("GET", f"/infrastructures/{quote(infrastructure)}/contmsg")["contmsg"] or ""
+        return self._value("contmsg", (str, type(None)), "GET", f"/infrastructures/{quote(infrastructure)}/contmsg") or ""
 
     def radl(self, infrastructure):
         """Return the infrastructure's RADL."""
-        return self._json("GET", f"/infrastructures/{quote(infrastructure)}/radl")["radl"]
+        return self._value("radl", str, "GET", f"/infrastructures/{quote(infrastructure)}/radl")
 
     def outputs(self, infrastructure):
         """Return the outputs of an infrastructure from a TOSCA document; none of one from a RADL."""
         try:
-            return self._json("GET", f"/infrastructures/{quote(infrastructure)}/outputs")["outputs"]
+            return self._value("outputs", dict, "GET", f"/infrastructures/{quote(infrastructure)}/outputs")
         except ImError as error:
             if error.code == 403:
                 return {}
@@ -228,12 +254,15 @@ class Im:
 
     def vms(self, infrastructure):
         """Return the ids of the VMs, the oldest first."""
-        uris = self._json("GET", f"/infrastructures/{quote(infrastructure)}")["uri-list"]
-        return sorted((_last(item["uri"]) for item in uris), key=_number)
+        return sorted(self._uris("GET", f"/infrastructures/{quote(infrastructure)}"), key=_number)
 
     def vm(self, infrastructure, vm):
         """Return a VM as describe_vm() does."""
-        return describe_vm(vm, self._json("GET", f"/infrastructures/{quote(infrastructure)}/vms/{quote(vm)}")["radl"])
+        return describe_vm(vm, self.vm_classes(infrastructure, vm))
+
+    def vm_classes(self, infrastructure, vm):
+        """Return the systems and networks of a VM's RADL."""
+        return self._value("radl", list, "GET", f"/infrastructures/{quote(infrastructure)}/vms/{quote(vm)}")
 
     def name(self, infrastructure):
         """Return the name that the infrastructure's RADL gives it, or None."""
@@ -241,21 +270,36 @@ class Im:
 
     def find(self, name):
         """Return the ids of the infrastructures with a name, those left out that are being deleted."""
-        found = []
-        for infrastructure in self.infrastructures():
-            try:
-                if self.name(infrastructure) == name and self.state(infrastructure)["state"] != "deleting":
-                    found.append(infrastructure)
-            except ImError as error:
-                # It may have been deleted since they were listed.
-                if error.code != 404:
-                    raise
+        found, left = [], self.infrastructures()
+        for pause in _NAME_PAUSES:
+            empty = []
+            for infrastructure in left:
+                # It may have been destroyed since it was listed.
+                with contextlib.suppress(Gone):
+                    text = self.radl(infrastructure)
+                    if not text.strip():
+                        empty.append(infrastructure)
+                    elif radl_name(text) == name and self.state(infrastructure)["state"] != "deleting":
+                        found.append(infrastructure)
+            if found or not empty:
+                break
+            left = empty
+            time.sleep(pause)
         return found
+
+    def unfinished(self, infrastructures):
+        """Return those with neither RADL nor VMs, as each is for a moment, and for ever when the server ends then."""
+        unfinished = []
+        for infrastructure in infrastructures:
+            with contextlib.suppress(Gone):
+                state = self.state(infrastructure)
+                if state["state"] == "pending" and not state["vm_states"] and not self.radl(infrastructure).strip():
+                    unfinished.append(infrastructure)
+        return unfinished
 
     def add(self, infrastructure, text, media_type=RADL):
         """Add VMs; return their ids."""
-        uris = self._json("POST", f"/infrastructures/{quote(infrastructure)}", text, media_type)["uri-list"]
-        return [_last(item["uri"]) for item in uris]
+        return self._uris("POST", f"/infrastructures/{quote(infrastructure)}", text, media_type)
 
     def remove_vms(self, infrastructure, vms, context=True):
         """Remove VMs; `context` says whether the others are configured again."""
@@ -279,12 +323,30 @@ class Im:
         """Start to destroy an infrastructure; `force` also where VMs cannot be removed."""
         self._call("DELETE", f"/infrastructures/{quote(infrastructure)}", **{"async": "true", "force": str(force).lower()})
 
+    def hide(self, secrets):
+        """Keep these out of messages and of what scrub() returns, as the authorization's."""
+        self.secrets.update(form for secret in secrets for form in _forms(secret))
+
     def scrub(self, text):
-        """Return a text without the authorization's secrets."""
+        """Return a text without secrets."""
         for secret in sorted(self.secrets, key=len, reverse=True):
             if len(secret) >= _SECRET_LENGTH:
                 text = text.replace(secret, "********")
         return text
+
+    def _uris(self, method, path, body=None, media_type=RADL):
+        """Return the ids at the ends of the URIs of an answer."""
+        items = self._value("uri-list", list, method, path, body, media_type)
+        if not all(isinstance(item, dict) and isinstance(item.get("uri"), str) for item in items):
+            raise ImError(self._foreign("a URI is missing"), lost=method != "GET")
+        return [_last(item["uri"]) for item in items]
+
+    def _value(self, key, kind, method, path, body=None, media_type=RADL, **parameters):
+        """Return what an answer has under a key."""
+        value = self._json(method, path, body, media_type, **parameters).get(key)
+        if not isinstance(value, kind):
+            raise ImError(self._foreign(f"its answer has no {key}"), lost=method != "GET")
+        return value
 
     def _json(self, method, path, body=None, media_type=RADL, **parameters):
         answer = self._call(method, path, body, media_type, **parameters)
@@ -321,7 +383,8 @@ class Im:
             words = "its words were cut off"
         # After these the call may be under way all the same.
         lost = error.code >= 500
-        return ImError(f"{self.url} answers {method} {path} with {error.code}: {words.rstrip('. ')}.{_fix(error.code)}", error.code, lost)
+        kind = Gone if error.code == 404 else ImError
+        return kind(f"{self.url} answers {method} {path} with {error.code}: {words.rstrip('. ')}.{_fix(error.code)}", error.code, lost)
 
     def _unreachable(self, method, error):
         """Return the ImError of a call without a whole answer."""
@@ -345,7 +408,9 @@ def _words(text):
     except ValueError:
         document = None
     if isinstance(document, dict) and isinstance(document.get("message"), str):
-        return document["message"]
+        # Of a TOSCA document it says each error with 20 KiB of its own calls, indented twice.
+        lines = [line for line in document["message"].splitlines() if not line.startswith("\t\t")]
+        return " ".join(" ".join(lines).split())[:_WORDS]
     if isinstance(document, dict) and isinstance(document.get("detail"), str):
         return document["detail"]
     if isinstance(document, dict) and isinstance(document.get("detail"), list):
@@ -354,7 +419,7 @@ def _words(text):
         return "; ".join(f"{'.'.join(map(str, item.get('loc', [])))}: {item.get('msg')}" for item in items)
     if re.match(r"\s*<", text):
         return "(a web page, not the Infrastructure Manager's words)"
-    return " ".join(text.split())[:500] or "(no words)"
+    return " ".join(text.split())[:_WORDS] or "(no words)"
 
 
 def _fix(code):
@@ -368,6 +433,15 @@ def _fix(code):
     return fixes.get(code, "")
 
 
+def _forms(secret):
+    """Return a secret as it may be met in a message: whole, escaped, and a key's lines one by one."""
+    forms = {secret, secret.replace("\n", "\\n"), secret.replace("\n", "\\\\n")}
+    if "\n" in secret:
+        lines = (line.strip() for line in secret.splitlines())
+        forms.update(line for line in lines if len(line) >= 2 * _SECRET_LENGTH and not line.startswith("-----"))
+    return forms
+
+
 def _last(uri):
     return uri.rstrip("/").rsplit("/", 1)[-1]
 
@@ -376,28 +450,73 @@ def _number(vm):
     return (int(vm), vm) if vm.isdigit() else (0, vm)
 
 
+def _bare(text):
+    """Return a RADL with blanks in the place of what it quotes."""
+    return _QUOTED.sub(lambda match: " " * len(match[0]), text)
+
+
 def radl_name(text):
     """Return the name in a RADL's `description`, its feature `name` before its id; None without one."""
-    match = _DESCRIPTION.search(text)
+    match = _DESCRIPTION.search(_bare(text))
     if not match:
         return None
-    feature = _NAME_FEATURE.search(match["features"] or "")
+    feature = _NAME_FEATURE.search(text[slice(*match.span("features"))]) if match["features"] else None
     return feature[1] if feature else match["id"]
 
 
 def radl_counts(text):
     """Return how many VMs of each system a RADL deploys."""
     counts = {}
-    for match in _DEPLOY.finditer(text):
+    for match in _DEPLOY.finditer(_bare(text)):
         counts[match["system"]] = counts.get(match["system"], 0) + int(match["count"])
     return counts
 
 
 def radl_deploying(text, counts):
     """Return a RADL that deploys other numbers of its systems, and keeps their clouds."""
-    clouds = {match["system"]: match["cloud"] for match in _DEPLOY.finditer(text)}
+    clouds, rest, end = {}, "", 0
+    for match in _DEPLOY.finditer(_bare(text)):
+        clouds[match["system"]] = match["cloud"]
+        rest, end = rest + text[end : match.start()], match.end()
     lines = [" ".join(filter(None, ("deploy", system, str(count), clouds.get(system)))) for system, count in counts.items() if count]
-    return "\n".join([_DEPLOY.sub("", text).rstrip(), *lines, ""])
+    return "\n".join([(rest + text[end:]).rstrip(), *lines, ""])
+
+
+def radl_places(text, message):
+    """Return a message of the RADL parser with the lines and columns of what it does not understand."""
+
+    def place(match):
+        position = int(match["position"])
+        return f"{match['value']} in line {match['line']}, column {position - text.rfind(chr(10), 0, position)}"
+
+    return re.sub(r"LexToken\(\w+,(?P<value>.*?),(?P<line>[0-9]+),(?P<position>[0-9]+)\)", place, message)
+
+
+def radl_fits(text, classes):
+    """Return whether a VM, of these systems and networks, has already what a RADL system wants that names sizes only."""
+    system = next((item for item in classes if item.get("class") == "system"), {})
+    for match in _FEATURE.finditer(text):
+        has = system.get(match["key"])
+        if match["number"] is None or not isinstance(has, (int, float)):
+            fits = match["operator"] == "=" and has is not None and str(has) == (match["word"] or match["number"])
+        else:
+            unit = (match["unit"] or "").lower()
+            wanted = float(match["number"]) * (1024 if "i" in unit else 1000) ** ("kmgt".index(unit[0]) + 1 if unit else 0)
+            fits = {"=": has == wanted, ">=": has >= wanted, "<=": has <= wanted, ">": has > wanted, "<": has < wanted}[match["operator"]]
+        if not fits:
+            return False
+    return True
+
+
+def radl_secrets(text):
+    """Return the values in a RADL or TOSCA document that its keys call secret."""
+    values = {match["value"].strip("'\"") for match in _SECRET.finditer(text)}
+    return {value for value in values if value.lower() not in ("", "true", "false", "null", "none")}
+
+
+def radl_masked(text):
+    """Return a RADL without them."""
+    return _SECRET.sub(lambda match: f"{match['key']}'********'", text)
 
 
 def describe_vm(vm, classes):

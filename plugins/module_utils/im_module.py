@@ -6,9 +6,17 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 
 from ansible.module_utils.basic import env_fallback
-from ansible_collections.deeptrain.cluster.plugins.module_utils.im import ENDED, ImError, client
+from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
+    ENDED,
+    Gone,
+    ImError,
+    client,
+    radl_name,
+    radl_secrets,
+)
 
 # In the order of the doc fragment.
 CONNECTION = {
@@ -23,6 +31,12 @@ CONNECTION = {
 # Of a VM's description, what is returned only when it is asked for.
 SECRETS = ("password", "private_key")
 CONTMSG_END = 1500
+# How long VMs may take to be known, from the moment when their infrastructure is.
+SETTLE_SECONDS = 5
+
+
+class TimeIsOver(ImError):
+    """What was waited for did not come in time."""
 
 
 def connect(module):
@@ -44,7 +58,11 @@ def choose(im, infrastructure, name):
     """
     if infrastructure:
         return infrastructure if infrastructure in im.infrastructures() else None
-    found = im.find(name)
+    return only(im.find(name), name)
+
+
+def only(found, name):
+    """Return the one id of a name; None when there is none, ImError when there are two."""
     if len(found) > 1:
         raise ImError(f"{len(found)} infrastructures are named {name}: {', '.join(found)}. Say which one by infrastructure_id")
     return found[0] if found else None
@@ -53,48 +71,88 @@ def choose(im, infrastructure, name):
 def describe(im, infrastructure, secrets=False):
     """Return an infrastructure with its VMs, as the modules return it."""
     state = im.state(infrastructure)
+    radl = im.radl(infrastructure)
     vms = [im.vm(infrastructure, vm) for vm in im.vms(infrastructure)]
     for vm in vms:
         # The infrastructure's states are the newer ones.
         vm["state"] = state["vm_states"].get(vm["id"], vm["state"])
-        for key in () if secrets else SECRETS:
-            del vm[key]
+    if not secrets:
+        im.hide(radl_secrets(radl))
+        im.hide([vm.pop(key) or "" for vm in vms for key in SECRETS])
     return {
         "infrastructure_id": infrastructure,
-        "name": im.name(infrastructure),
+        "name": radl_name(radl),
         "state": state["state"],
-        "contmsg": im.contmsg(infrastructure),
-        "outputs": im.outputs(infrastructure),
+        "contmsg": im.scrub(im.contmsg(infrastructure)),
+        "outputs": _scrubbed(im, im.outputs(infrastructure)),
         "vms": vms,
     }
 
 
-def wait_for(im, infrastructure, wanted, timeout, first_poll, last_poll):
-    """Wait until the infrastructure's state is one of those wanted; return it, or None when the time is over.
+def _scrubbed(im, value):
+    """Return an output, which may be nested, without secrets."""
+    if isinstance(value, dict):
+        return {key: _scrubbed(im, item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_scrubbed(im, item) for item in value]
+    return im.scrub(value) if isinstance(value, str) else value
 
-    An Infrastructure Manager that does not answer for a while is asked again. Raises ImError when the infrastructure
-    vanishes, or ends in another state, with the states of its VMs and the end of its contextualization.
-    """
+
+def looks(timeout, first_poll, last_poll):
+    """Yield once a look, at first often and then seldom; the last time with False, when the time is over."""
     end = time.monotonic() + timeout
     poll = first_poll
-    while True:
+    while time.monotonic() < end:
+        yield True
+        time.sleep(max(0, min(poll, end - time.monotonic())))
+        poll = min(poll * 1.5, last_poll)
+    yield False
+
+
+def wait_for(im, infrastructure, wanted, timeout, first_poll, last_poll, say=lambda line: None):
+    """Wait until the infrastructure's state is one of those wanted; `say` each change of what is seen.
+
+    An Infrastructure Manager that does not answer for a while is asked again. Raises TimeIsOver, or ImError when the
+    infrastructure vanishes, or ends in another state, with the states of its VMs and the end of its contextualization.
+    """
+    said, unseen, empty_since = None, False, None
+    for more in looks(timeout, first_poll, last_poll):
         try:
             state = im.state(infrastructure)
+        except Gone:
+            raise Gone(f"infrastructure {infrastructure} vanished while it was waited for: somebody destroyed it", 404) from None
         except ImError as error:
-            if error.code == 404:
-                raise ImError(f"infrastructure {infrastructure} vanished while it was waited for: somebody destroyed it", 404) from None
             if error.code is not None and not error.lost:
                 raise
+            seen = f"could not be seen at last ({error})"
+            unseen = True
         else:
+            line = f"is {state['state']} (VMs: {_summary(state['vm_states'])})"
+            if line != said:
+                say(f"infrastructure {infrastructure} {line}")
+                said = line
             if state["state"] in wanted:
-                return state["state"]
+                return
             if state["state"] in ENDED and not _changing(state):
                 raise ImError(_failure(im, infrastructure, state))
-        left = end - time.monotonic()
-        if left <= 0:
-            return None
-        time.sleep(min(poll, left))
-        poll = min(poll * 1.5, last_poll)
+            seen = f"is {state['state']}"
+            # A server that was started again goes on with the VMs that it knows, and with nothing where it knows none.
+            empty_since = (empty_since or time.monotonic()) if is_empty(state) else None
+            if unseen and empty_since and time.monotonic() - empty_since > SETTLE_SECONDS:
+                raise ImError(f"infrastructure {infrastructure} has no VMs: the Infrastructure Manager was ended while it made them. Run this again")
+        if not more:
+            raise TimeIsOver(f"infrastructure {infrastructure} {seen}, not {' or '.join(wanted)} after {timeout} s, and goes on")
+
+
+def is_empty(state):
+    """Return whether an infrastructure has no VMs yet."""
+    return state["state"] == "pending" and not state["vm_states"]
+
+
+def _summary(states):
+    """Return how many VMs are in each state."""
+    counts = Counter(states.values())
+    return ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none yet"
 
 
 def _changing(state):

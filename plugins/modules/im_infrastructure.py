@@ -63,8 +63,15 @@ options:
     description: How long to wait at first between two looks, in seconds. It grows to ten times that.
     type: float
     default: 3
+  progress_file:
+    description:
+      - A file to which a line is added at each change while the task waits.
+      - Without it the lines are shown on stderr, where the module runs on the controller and not in the background.
+    type: path
   on_timeout:
-    description: What becomes of an infrastructure that was just created and is not configured in time. Its id is in the error either way.
+    description:
+      - What becomes of an infrastructure that was just created and is not configured in time. Its id is in the error either way.
+      - One that failed is kept, for a look at why.
     type: str
     choices: [keep, destroy]
     default: keep
@@ -185,22 +192,31 @@ vms:
       sample: null
 """
 
-import time
+import contextlib
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common.yaml import HAS_YAML, yaml_load
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
     RADL,
     TOSCA,
+    Gone,
     ImError,
     radl_counts,
     radl_deploying,
     radl_name,
+    radl_places,
+    radl_secrets,
 )
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import (
     CONNECTION,
+    SETTLE_SECONDS,
+    TimeIsOver,
     choose,
     connect,
     describe,
+    is_empty,
+    looks,
+    only,
     wait_for,
 )
 
@@ -209,9 +225,12 @@ try:
 except ImportError:
     parse_radl = None
 
-# How often, and how long, an infrastructure is looked for whose creation was not answered.
-LOST_TRIES = 6
-LOST_PAUSE = 2
+# How long an infrastructure is looked for whose creation was not answered: a server that was started again is up sooner.
+LOST_SECONDS = 12
+# How often a call is made that can be made twice.
+TRIES = 3
+# VMs are added before the call is answered, so that it is lost where a cloud is slow; in calls' time limits.
+ADDING_TIMEOUTS = 10
 
 
 class Infrastructure:
@@ -227,33 +246,43 @@ class Infrastructure:
 
     def document(self):
         """Return the document and its media type."""
-        if self.params["tosca"]:
-            return self.params["tosca"], TOSCA
-        text = self.params["radl"]
+        text = self.params["tosca"] or self.params["radl"]
         if self.params["radl_file"]:
             try:
                 with open(self.params["radl_file"], encoding="utf-8") as file:
                     text = file.read()
             except (OSError, UnicodeDecodeError) as error:
                 raise ImError(f"cannot read radl_file: {error}") from None
+        # They might come back in a message.
+        self.im.hide(radl_secrets(text or ""))
+        if self.params["tosca"]:
+            return text, TOSCA
         if text is not None:
-            check_radl(text)
+            problem = radl_problem(text)
+            if problem:
+                raise ImError(self.im.scrub(f"the RADL has an error: {problem}"))
             if radl_name(text) is None and self.params["name"]:
-                text = f"description {self.params['name']} ()\n{text}"
+                # In its first line, so that the server's words of other lines stay right.
+                text = f"description {self.params['name']} () {text}"
         return text, RADL
 
     def wanted_name(self):
-        """Return the name, which a RADL must agree with."""
+        """Return the name, which the document must agree with, or it would not be found again."""
         name = self.params["name"]
-        own = radl_name(self.text) if self.text and self.media_type == RADL else None
+        if self.media_type == TOSCA:
+            own = tosca_name(self.text)
+            if not own and not self.params["infrastructure_id"]:
+                raise ImError(f"the TOSCA document has no name: give its metadata an 'infra_name: {name or 'NAME'}'")
+        else:
+            own = radl_name(self.text) if self.text else None
         if name and own and name != own:
-            raise ImError(f"name is {name}, and the RADL's description is named {own}: give both the same name, or leave name out")
+            raise ImError(f"name is {name}, and the document is named {own}: give both the same name, or leave name out")
         if not (name or own or self.params["infrastructure_id"]):
             raise ImError("the infrastructure has no name: set name, give the RADL a 'description NAME ()', or set infrastructure_id")
         return name or own
 
     def present(self):
-        if self.id is None:
+        if self.id is None or self.is_broken_off():
             return self.create()
         changed, before, after = (False, {}, {}) if self.media_type == TOSCA or self.text is None else self.resize()
         if not changed and self.im.state(self.id)["state"] == "unconfigured":
@@ -266,43 +295,71 @@ class Infrastructure:
             raise ImError(f"there is no infrastructure {self.params['infrastructure_id']}: leave infrastructure_id out to create one")
         if self.text is None:
             raise ImError("there is no infrastructure of this name: give radl, radl_file or tosca to create it")
-        counts = radl_counts(self.text) if self.media_type == RADL else {}
-        if self.media_type == RADL and not sum(counts.values()):
-            raise ImError("the RADL deploys nothing: add a line such as 'deploy worker 2', or the infrastructure would be empty")
+        counts = self.counts() if self.media_type == RADL else {}
         if self.module.check_mode:
             self.estimate = self.im.estimate(self.text, self.media_type)
             return True, {}, counts
+        before = self.im.infrastructures()
+        for unfinished in self.im.unfinished(before):
+            self.module.warn(f"infrastructure {unfinished} has neither name nor VMs: its creation was broken off, destroy it by infrastructure_id")
         try:
             self.id = self.im.create(self.text, self.media_type)
         except ImError as error:
             if not error.lost:
                 raise
-            self.id = self.look_for_lost(error)
+            self.id = self.look_for_lost(error, before)
+            if self.is_broken_off():
+                return self.create()
         return True, {}, counts
 
-    def look_for_lost(self, error):
+    def is_broken_off(self):
+        """Remove an infrastructure that has a name and nothing else since the server ended; return whether it was one."""
+        if self.params["infrastructure_id"] or self.text is None or self.module.check_mode:
+            return False
+        for _look in looks(SETTLE_SECONDS, SETTLE_SECONDS / 5, SETTLE_SECONDS / 5):
+            if not is_empty(self.im.state(self.id)):
+                return False
+        try:
+            self.im.destroy(self.id)
+        except Gone:
+            pass
+        except ImError as error:
+            # The server refuses while it makes VMs.
+            if error.code == 409:
+                return False
+            raise
+        self.wait_until_gone()
+        return True
+
+    def counts(self):
+        """Return how many VMs of each system the RADL deploys, which may not be none."""
+        counts = {system: count for system, count in radl_counts(self.text).items() if count}
+        if not counts:
+            raise ImError("the RADL deploys nothing: add a line such as 'deploy worker 2', or the infrastructure would be empty")
+        return counts
+
+    def look_for_lost(self, error, before):
         """Return the id of what a call that was not answered has created all the same."""
-        for number in range(LOST_TRIES):
-            time.sleep(LOST_PAUSE if number else 0)
+        for _look in looks(LOST_SECONDS, LOST_SECONDS / 10, LOST_SECONDS / 10):
             try:
-                found = choose(self.im, None, self.name)
+                found = self.im.find(self.name)
+                # What a server left that ended after it had listed the infrastructure, before it knew its name.
+                if error.code is None and not found:
+                    for rest in self.im.unfinished(set(self.im.infrastructures()) - set(before)):
+                        self.im.destroy(rest)
             except ImError as again:
-                if not again.lost and again.code is None and number == LOST_TRIES - 1:
-                    raise
+                seen = f"Whether it was carried out could not be seen ({again}): run this again, which looks for the name first"
                 continue
             if found:
-                return found
-        raise ImError(f"{error}. No infrastructure of the name {self.name} is there now; run this again, which looks for it first", error.code)
+                return only(found, self.name)
+            seen = f"There is no infrastructure {self.name} now: run this again"
+        raise ImError(f"{str(error).rstrip('.')}. {seen}", error.code, lost=True)
 
     def resize(self):
         """Bring the number of VMs to the RADL's; return whether anything changed, and the numbers before and after."""
-        wanted = radl_counts(self.text)
-        there = {}
-        for vm in self.im.vms(self.id):
-            described = self.im.vm(self.id, vm)
-            there.setdefault(described["system"], []).append((vm, described["hostname"]))
+        after = self.counts()
+        there = self.settled(after)
         before = {system: len(vms) for system, vms in there.items()}
-        after = {system: count for system, count in wanted.items() if count}
         missing = {system: count - before.get(system, 0) for system, count in after.items() if count > before.get(system, 0)}
         surplus = [vm for system, vms in there.items() for vm in self.surplus(vms, len(vms) - after.get(system, 0))]
         if not self.module.check_mode:
@@ -310,8 +367,42 @@ class Infrastructure:
                 # With new ones to come, all are configured once, then.
                 self.im.remove_vms(self.id, surplus, context=not missing)
             if missing:
-                self.im.add(self.id, radl_deploying(self.text, missing))
+                self.add(missing, after)
         return bool(missing or surplus), before, after
+
+    def settled(self, after):
+        """Return the VMs; those that are just being made are waited for, or they would be made twice."""
+        for _look in looks(0 if self.module.check_mode else 2 * SETTLE_SECONDS, SETTLE_SECONDS / 5, SETTLE_SECONDS / 5):
+            there = self.there()
+            if {system: len(vms) for system, vms in there.items()} == after or self.im.state(self.id)["state"] != "pending":
+                break
+        return there
+
+    def there(self):
+        """Return ids and host names of the VMs by system, the oldest first."""
+        there = {}
+        for vm in self.im.vms(self.id):
+            described = self.im.vm(self.id, vm)
+            there.setdefault(described["system"], []).append((vm, described["hostname"]))
+        return there
+
+    def add(self, missing, after):
+        """Add VMs; where no answer comes, wait until they are there."""
+        try:
+            self.im.add(self.id, radl_deploying(self.text, missing))
+            return
+        except ImError as error:
+            if not error.lost or error.code:
+                raise
+            lost = error
+        for _look in looks(min(self.params["wait_timeout"], ADDING_TIMEOUTS * self.params["timeout"]), self.params["poll"], 10 * self.params["poll"]):
+            try:
+                if {system: len(vms) for system, vms in self.there().items()} == after:
+                    return
+            except ImError as error:
+                if error.code is not None and not error.lost:
+                    raise
+        raise ImError(f"{lost}. The VMs are not all there: run this again, which counts them first", lost=True)
 
     def surplus(self, vms, count):
         """Return the ids of so many of a system's VMs: first those that the user names, then the newest."""
@@ -325,12 +416,23 @@ class Infrastructure:
         if self.id is None:
             return False, {}, {}
         if not self.module.check_mode:
-            try:
-                self.im.destroy(self.id, self.params["force"])
-            except ImError as error:
-                if error.code != 404 and not error.lost:
-                    raise
+            self.destroy(self.params["force"])
         return True, {"state": "present"}, {"state": "absent"}
+
+    def destroy(self, force=False):
+        """Start to destroy it: later when VMs are just being added, and again when no answer came."""
+        lost = 0
+        for more in looks(self.params["wait_timeout"] if self.params["wait"] else 0, self.params["poll"], 10 * self.params["poll"]):
+            try:
+                self.im.destroy(self.id, force)
+                return
+            except Gone:
+                return
+            except ImError as error:
+                unanswered = error.lost or error.code is None
+                lost += unanswered
+                if not more or lost == TRIES or not unanswered and error.code != 409:
+                    raise
 
     def operate(self, operation, end):
         """Start or stop all VMs."""
@@ -355,33 +457,70 @@ class Infrastructure:
             raise ImError(f"there is no infrastructure {self.params['infrastructure_id'] or self.name}: create it with state present")
 
     def wait(self, wanted):
-        """Wait for the state; fail when the time is over."""
-        if wait_for(self.im, self.id, wanted, self.params["wait_timeout"], self.params["poll"], 10 * self.params["poll"]) is None:
-            raise ImError(f"infrastructure {self.id} is not {' or '.join(wanted)} after {self.params['wait_timeout']} s, and goes on")
+        """Wait for one of the states."""
+        wait_for(self.im, self.id, wanted, self.params["wait_timeout"], self.params["poll"], 10 * self.params["poll"], self.say)
+
+    def say(self, line):
+        """Add a line to the progress; that it cannot be shown is no reason to fail."""
+        if self.params["progress_file"]:
+            with contextlib.suppress(OSError), open(self.params["progress_file"], "a", encoding="utf-8") as file:
+                file.write(f"{line}\n")
+
+    def give_up(self, late):
+        """Destroy what is not ready in time; raise ImError that says so."""
+        try:
+            self.destroy(force=True)
+        except ImError as error:
+            raise ImError(f"{late}. It could not be destroyed: {error}") from None
+        raise ImError(f"{late.args[0].removesuffix(', and goes on')}, and is destroyed")
 
     def wait_until_gone(self):
-        """Wait until it is listed no more: for its state, the server may have an answer even then."""
-        end = time.monotonic() + self.params["wait_timeout"]
-        while True:
+        """Wait until it is destroyed."""
+        tries = 1
+        for _look in looks(self.params["wait_timeout"], self.params["poll"], 10 * self.params["poll"]):
             try:
+                # For its state, the server may have an answer even when it is listed no more.
                 if self.id not in self.im.infrastructures():
                     return
+                state = self.im.state(self.id)["state"]
+            except Gone:
+                return
             except ImError as error:
-                if not error.lost and error.code is not None:
+                if error.code is not None and not error.lost:
                     raise
-            if time.monotonic() >= end:
-                raise ImError(f"infrastructure {self.id} is still there {self.params['wait_timeout']} s after it was told to go: see its VMs, or set force")
-            time.sleep(self.params["poll"])
+                continue
+            if state == "deleting":
+                continue
+            # VMs could not be removed, or the Infrastructure Manager was started again and forgot what it was doing.
+            if tries == TRIES:
+                raise ImError(f"infrastructure {self.id} could not be destroyed and is {state}: see the Infrastructure Manager's log, or set force")
+            tries += 1
+            self.destroy(self.params["force"])
+        raise TimeIsOver(f"infrastructure {self.id} is not gone after {self.params['wait_timeout']} s: see its VMs, or set force")
 
 
-def check_radl(text):
-    """Raise ImError for a RADL with an error, where Python's package RADL is there to find it; otherwise the server finds it."""
+def tosca_name(text):
+    """Return the name that a TOSCA document's metadata gives."""
+    if not HAS_YAML:
+        raise ImError("a TOSCA document needs Python's package PyYAML here: install it")
+    try:
+        document = yaml_load(text)
+    except Exception as error:
+        raise ImError(f"the TOSCA document is no YAML: {error}") from None
+    if not isinstance(document, dict) or "topology_template" not in document:
+        raise ImError("the TOSCA document has no topology_template: give a whole one")
+    return (document.get("metadata") or {}).get("infra_name")
+
+
+def radl_problem(text):
+    """Return what is wrong with a RADL, where Python's package RADL is there to find it; otherwise the server finds it."""
     if parse_radl is None:
-        return
+        return None
     try:
         parse_radl(text).check()
     except Exception as error:
-        raise ImError(f"the RADL has an error: {error}") from None
+        return radl_places(text, str(error))
+    return None
 
 
 ACTIONS = {
@@ -413,9 +552,9 @@ def finish(module, it, created, changed):
     if module.params["wait"] and (changed or state == "present" and it.im.state(it.id)["state"] not in ("stopped", "off")):
         try:
             it.wait(ENDS[state])
-        except ImError:
+        except TimeIsOver as error:
             if created and module.params["on_timeout"] == "destroy":
-                it.im.destroy(it.id, force=True)
+                it.give_up(error)
             raise
     return describe(it.im, it.id, module.params["secrets"])
 
@@ -436,6 +575,7 @@ def main():
             "wait": {"type": "bool", "default": True},
             "wait_timeout": {"type": "int", "default": 3600},
             "poll": {"type": "float", "default": 3},
+            "progress_file": {"type": "path"},
             "on_timeout": {"type": "str", "choices": ["keep", "destroy"], "default": "keep"},
             "force": {"type": "bool", "default": False},
             "secrets": {"type": "bool", "default": False, "no_log": False},
@@ -453,7 +593,8 @@ def main():
         result.update({"estimate": it.estimate} if hasattr(it, "estimate") else {})
         result.update(finish(module, it, there is None, changed))
     except ImError as error:
-        module.fail_json(msg=str(error), code=error.code, **{**result, "infrastructure_id": it.id if it else module.params["infrastructure_id"]})
+        words = radl_places(it.text, str(error)) if it and it.text else str(error)
+        module.fail_json(msg=words, code=error.code, **{**result, "infrastructure_id": it.id if it else module.params["infrastructure_id"]})
     module.exit_json(**result)
 
 

@@ -63,10 +63,14 @@ infrastructures:
   sample: [{infrastructure_id: 78b872ac-e716-11f1-8ca8-02fc00000001, name: deeptrain, state: configured}]
 """
 
-import re
+import contextlib
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.deeptrain.cluster.plugins.module_utils.im import ImError
+from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
+    Gone,
+    ImError,
+    radl_masked,
+)
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import (
     CONNECTION,
     choose,
@@ -74,19 +78,14 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import
     describe,
 )
 
-_SECRET_LINE = re.compile(r"(?P<key>\b[\w.]*(?:password|private_key|passwd|token|secret)[\w.]*\s*=\s*)'[^']*'", re.IGNORECASE)
-
 
 def list_all(im):
     """Return id, name and state of each infrastructure."""
     found = []
     for infrastructure in im.infrastructures():
-        try:
+        # It may have been destroyed since it was listed.
+        with contextlib.suppress(Gone):
             found.append({"infrastructure_id": infrastructure, "name": im.name(infrastructure), "state": im.state(infrastructure)["state"]})
-        except ImError as error:
-            # It may have been destroyed since it was listed.
-            if error.code != 404:
-                raise
     return found
 
 
@@ -95,7 +94,7 @@ def describe_one(im, infrastructure, secrets):
     radl = im.radl(infrastructure)
     return {
         **describe(im, infrastructure, secrets),
-        "radl": radl if secrets else _SECRET_LINE.sub(r"\g<key>'********'", radl),
+        "radl": radl if secrets else radl_masked(radl),
     }
 
 

@@ -48,7 +48,7 @@ options:
     type: int
     default: 600
   poll:
-    description: How long to wait between two looks, in seconds.
+    description: How long to wait at first between two looks, in seconds. It grows to ten times that.
     type: float
     default: 3
 attributes:
@@ -89,15 +89,14 @@ vm:
   sample: {id: "2", system: worker, state: stopped, hostname: worker-2, private_ip: 10.0.0.4, public_ip: null, ssh_port: 22, user: ubuntu}
 """
 
-import time
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.deeptrain.cluster.plugins.module_utils.im import ImError
+from ansible_collections.deeptrain.cluster.plugins.module_utils.im import ImError, radl_fits
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import (
     CONNECTION,
     SECRETS,
     choose,
     connect,
+    looks,
 )
 
 RUNNING = ("running", "configured", "unconfigured")
@@ -141,6 +140,10 @@ class Vm:
         else:
             self.im.operate(self.infrastructure, {"started": "start", "stopped": "stop", "rebooted": "reboot"}[wanted], self.id)
 
+    def fits(self):
+        """Return whether the VM has the wanted sizes."""
+        return radl_fits(self.params["radl"], self.im.vm_classes(self.infrastructure, self.id))
+
     def described(self):
         vm = self.im.vm(self.infrastructure, self.id)
         return {key: value for key, value in vm.items() if key not in SECRETS}
@@ -149,16 +152,30 @@ class Vm:
 ENDS = {"started": RUNNING, "stopped": STOPPED, "rebooted": RUNNING, "resized": RUNNING + STOPPED, "absent": ("absent",)}
 
 
+def change(vm, waiting):
+    """Change the VM; an answer that was lost does not matter where its state tells."""
+    try:
+        vm.change()
+    except ImError as error:
+        told = waiting and vm.params["state"] in ("started", "stopped", "absent")
+        if not (error.lost and told or error.code == 404 and vm.params["state"] == "absent"):
+            raise
+
+
 def wait(vm, wanted):
     """Wait for one of the states, or raise ImError."""
-    end = time.monotonic() + vm.params["wait_timeout"]
-    while True:
-        state = vm.state()
+    for _look in looks(vm.params["wait_timeout"], vm.params["poll"], 10 * vm.params["poll"]):
+        try:
+            state = vm.state()
+        except ImError as error:
+            if error.code is not None and not error.lost:
+                raise
+            state = f"not to be seen ({error})"
         if state in wanted:
             return
-        if time.monotonic() >= end:
-            raise ImError(f"VM {vm.id} of infrastructure {vm.infrastructure} is {state} after {vm.params['wait_timeout']} s, and was to be {wanted[0]}")
-        time.sleep(vm.params["poll"])
+        if state == "failed":
+            break
+    raise ImError(f"VM {vm.id} of infrastructure {vm.infrastructure} is {state}, and was to be {wanted[0]} within {vm.params['wait_timeout']} s")
 
 
 def main():
@@ -188,9 +205,9 @@ def main():
         before = vm.state()
         if vm.id is None and wanted != "absent":
             raise ImError(f"infrastructure {vm.infrastructure} has no VM {module.params['vm']}: see its VMs with im_infrastructure_info")
-        changed = wanted in ("rebooted", "resized") or before not in ENDS[wanted]
+        changed = wanted == "rebooted" or before not in ENDS[wanted] or wanted == "resized" and not vm.fits()
         if changed and not module.check_mode:
-            vm.change()
+            change(vm, module.params["wait"])
             if module.params["wait"]:
                 wait(vm, ENDS[wanted])
         after = ENDS[wanted][0] if module.check_mode and changed else vm.state()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import subprocess
 import sys
 import threading
@@ -19,6 +18,8 @@ import pytest
 import yaml
 from conftest import PROJECT, SECRET
 
+# ansible-core as it is today, and the oldest.
+PROGRAMS = {"newest": Path(sys.executable).parent, "oldest": PROJECT / ".cache/venv-2.16/bin"}
 KEY = "-----BEGIN KEY-----\nplanted-key\n-----END KEY-----"
 NETWORKS = [{"class": "network", "id": "public", "outbound": "yes", "outports": "22/tcp"}, {"class": "network", "id": "private"}]
 
@@ -26,41 +27,43 @@ NETWORKS = [{"class": "network", "id": "public", "outbound": "yes", "outports": 
 class Inventory:
     """Runs ansible-inventory on a file of its own."""
 
-    def __init__(self, directory: Path, url: str):
-        self.directory, self.url = directory, url
+    def __init__(self, directory: Path, url: str, programs: Path):
+        self.directory, self.programs = directory, programs
         auth = directory / "auth.dat"
         auth.write_text(f"type = InfrastructureManager; username = tester; password = {SECRET}\nid = dummy; type = Dummy\n")
         auth.chmod(0o600)
-
-    def run(self, **options) -> subprocess.CompletedProcess:
-        file = self.directory / "test.im.yml"
-        document = {"plugin": "deeptrain.cluster.im", "key_directory": str(self.directory / "keys"), **options}
-        file.write_text(yaml.safe_dump(document))
-        environment = {
+        self.environment = {
             **os.environ,
-            "IM_URL": self.url,
-            "IM_AUTH_FILE": str(self.directory / "auth.dat"),
+            "IM_URL": url,
+            "IM_AUTH_FILE": str(auth),
             "no_proxy": "127.0.0.1",
+            "HOME": str(directory),
             "ANSIBLE_COLLECTIONS_PATH": str(PROJECT / ".cache"),
-            "ANSIBLE_INVENTORY_ENABLED": "deeptrain.cluster.im",
             "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true",
         }
-        command = [Path(sys.executable).with_name("ansible-inventory"), "-i", str(file), "--list", "--yaml", "-vvv"]
-        return subprocess.run(command, env=environment, cwd=self.directory, capture_output=True, text=True, check=False, timeout=120)
 
-    def groups(self, **options) -> dict[str, dict]:
-        """Return the hosts of each group, with their variables."""
-        done = self.run(**options)
+    def program(self, name: str, *arguments) -> subprocess.CompletedProcess:
+        command = [str(self.programs / name), *map(str, arguments)]
+        return subprocess.run(command, env=self.environment, cwd=self.directory, capture_output=True, text=True, check=False, timeout=120)
+
+    def list(self, source: Path) -> subprocess.CompletedProcess:
+        return self.program("ansible-inventory", "-i", source, "--list", "--output", self.directory / "list.json", "-vvv")
+
+    def source(self, **options) -> Path:
+        file = self.directory / "test.im.yml"
+        file.write_text(yaml.safe_dump({"plugin": "deeptrain.cluster.im", "key_directory": str(self.directory / "keys"), **options}))
+        return file
+
+    def groups(self, source: Path | None = None, **options) -> dict[str, dict]:
+        """Return the hosts of each group, with their variables; no secret may be among what is printed."""
+        done = self.list(source or self.source(**options))
         assert done.returncode == 0, done.stderr
-        assert SECRET not in done.stdout + done.stderr
-        if "all:" not in done.stdout:
-            return {}
-        document = yaml.safe_load(done.stdout[done.stdout.index("all:") :])
-        hosts = {}
-        for group in document["all"]["children"].values():
-            for host, variables in (group or {}).get("hosts", {}).items():
-                hosts.setdefault(host, {}).update(variables or {})
-        return {name: {host: hosts[host] for host in (group or {}).get("hosts", {})} for name, group in document["all"]["children"].items()}
+        text = (self.directory / "list.json").read_text()
+        for secret in (SECRET, "planted-key"):
+            assert secret not in done.stdout + done.stderr + text
+        found = json.loads(text, object_hook=lambda item: item.get("__ansible_unsafe", item))
+        variables = found.pop("_meta")["hostvars"]
+        return {name: {host: variables[host] for host in group["hosts"]} for name, group in found.items() if group.get("hosts")}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -70,6 +73,9 @@ class Handler(BaseHTTPRequestHandler):
         vms = self.server.vms
         parts = self.path.strip("/").split("/")
         self.server.asked += 1
+        if SECRET not in self.headers["Authorization"]:
+            self.send_error(401)
+            return
         if parts == ["infrastructures"]:
             answer = {"uri-list": [{"uri": "http://im/infrastructures/1"}] if vms else []}
         elif len(parts) == 2:
@@ -77,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
         elif parts[2] == "state":
             answer = {"state": {"state": "configured", "vm_states": dict.fromkeys(vms, "configured")}}
         elif parts[2] == "radl":
-            answer = {"radl": "description large ()\n"}
+            answer = {"radl": "description deeptrain ()\n"}
         else:
             answer = {"radl": [*NETWORKS, {"class": "system", **vms[parts[3]]}]}
         data = json.dumps(answer).encode()
@@ -90,27 +96,32 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+@pytest.fixture(params=PROGRAMS)
+def programs(request) -> Path:
+    return PROGRAMS[request.param]
+
+
 @pytest.fixture
-def served(tmp_path):
-    """Return a function that serves VMs and returns an inventory of them; and the server."""
+def served(tmp_path, programs):
+    """Return a server of VMs, and an inventory of them."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.vms, server.asked = {}, 0
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield server, Inventory(tmp_path, f"http://127.0.0.1:{server.server_address[1]}")
+        yield server, Inventory(tmp_path, f"http://127.0.0.1:{server.server_address[1]}", programs)
         server.shutdown()
         thread.join()
 
 
-def vm(system: str, private: str, public: str | None = None, **more) -> dict:
+def vm(system: str, private: str, public: str | None = None) -> dict:
     found = {"id": system, "state": "configured", "net_interface.0.connection": "private", "net_interface.0.ip": private}
     if public:
         found.update({"net_interface.1.connection": "public", "net_interface.1.ip": public})
-    return {**found, "disk.0.os.credentials.username": "ubuntu", "disk.0.os.credentials.private_key": KEY, **more}
+    return {**found, "disk.0.os.credentials.username": "ubuntu", "disk.0.os.credentials.private_key": KEY}
 
 
-def test_real_one(modules, radl, tmp_path):
-    inventory = Inventory(tmp_path, modules.server.url)
+def test_real_one(modules, radl, tmp_path, programs):
+    inventory = Inventory(tmp_path, modules.server.url, programs)
     assert inventory.groups(name="cluster") == {}
     modules.done("im_infrastructure", radl=radl(2))
     groups = inventory.groups(name="cluster", keyed_groups=[{"key": "im_state", "prefix": "state"}])
@@ -119,40 +130,34 @@ def test_real_one(modules, radl, tmp_path):
         "worker": ["worker-0", "worker-1"],
         "state_configured": ["chief-0", "worker-0", "worker-1"],
     }
-    assert groups["worker"]["worker-1"]["IM_NODE_NUM"] == "2"
+    last = groups["worker"]["worker-1"]
+    assert (last["IM_NODE_NUM"], last["IM_NODE_HOSTNAME"], last["IM_NODE_PRIVATE_IP"]) == ("2", "worker-2", "10.0.0.1")
     assert inventory.groups(name="another") == {}
-    # Of all infrastructures.
     modules.done("im_infrastructure", radl=radl(1, "second"))
-    assert sorted(inventory.groups()["chief"]) == ["cluster-chief-0", "second-chief-0"]
+    assert list(inventory.groups()["chief"]) == ["cluster-chief-0", "second-chief-0"]
+    one = inventory.groups(infrastructure_id=last["IM_INFRASTRUCTURE_ID"])
+    assert list(one["worker"]) == ["worker-0", "worker-1"]
 
 
-def test_connection(served):
+def test_inventory_of_the_collection(served):
+    """The directory inventories/im, empty before deploy, and then as the filter topology wants it."""
     server, inventory = served
-    server.vms = {"0": vm("chief", "10.0.0.1", "203.0.113.1"), "1": vm("worker", "10.0.0.2")}
-    groups = inventory.groups(name="large", compose={"gpu": "im_system == 'worker'"})
-    chief, worker = groups["chief"]["chief-0"], groups["worker"]["worker-0"]
-    assert (chief["ansible_host"], chief["ansible_user"], chief["IM_NODE_PRIVATE_IP"]) == ("203.0.113.1", "ubuntu", "10.0.0.1")
-    assert "ProxyCommand" not in chief["ansible_ssh_common_args"]
-    assert worker["ansible_host"] == "10.0.0.2"
-    assert worker["gpu"] is True
-    for part in ("-W %h:%p", "ubuntu@203.0.113.1", chief["ansible_ssh_private_key_file"]):
-        assert part in worker["ansible_ssh_common_args"]
-    key = Path(worker["ansible_ssh_private_key_file"])
-    assert key.read_text() == KEY + "\n"
-    assert stat.S_IMODE(key.stat().st_mode) == 0o600
-    assert stat.S_IMODE(key.parent.stat().st_mode) == 0o700
-    inside = inventory.groups(name="large", address="private")
-    assert inside["chief"]["chief-0"]["ansible_host"] == "10.0.0.1"
-    assert "ProxyCommand" not in inside["worker"]["worker-0"]["ansible_ssh_common_args"]
-    refused = inventory.run(name="large", jump_host="worker-0")
-    assert refused.returncode != 0
-    assert "jump_host is worker-0" in refused.stderr
+    source = PROJECT / "inventories/im"
+    assert inventory.groups(source) == {}
+    systems = ["ps", "chief"] + ["worker"] * 11
+    server.vms = {str(number): vm(system, f"10.0.0.{number + 1}", "203.0.113.1" if number == 1 else None) for number, system in enumerate(systems)}
+    groups = inventory.groups(source)
+    assert {name: len(hosts) for name, hosts in groups.items()} == {"ps": 1, "chief": 1, "worker": 11}
+    assert "-- 203.0.113.1" in groups["ps"]["ps-0"]["ansible_ssh_common_args"]
+    message = {"msg": "{{ (groups | deeptrain.cluster.topology(hostvars)).cluster.worker[10] }} {{ deeptrain_cluster }}"}
+    done = inventory.program("ansible", "-i", source, "chief", "-m", "ansible.builtin.debug", "-a", json.dumps(message))
+    assert "10.0.0.13:2224 deeptrain" in done.stdout, done.stderr
 
 
 def test_cache_holds_no_secret(served, tmp_path):
     server, inventory = served
     server.vms = {"0": vm("chief", "10.0.0.1", "203.0.113.1")}
-    options = {"name": "large", "cache": True, "cache_plugin": "ansible.builtin.jsonfile", "cache_connection": str(tmp_path / "cache")}
+    options = {"name": "deeptrain", "cache": True, "cache_plugin": "ansible.builtin.jsonfile", "cache_connection": str(tmp_path / "cache")}
     first = inventory.groups(**options)
     asked = server.asked
     assert inventory.groups(**options) == first
@@ -165,15 +170,32 @@ def test_cache_holds_no_secret(served, tmp_path):
     assert server.asked > asked
 
 
+def test_password_in_a_vault(served):
+    server, inventory = served
+    server.vms = {"0": vm("chief", "10.0.0.1")}
+    word = inventory.directory / "word"
+    word.write_text("vault")
+    inventory.environment["ANSIBLE_VAULT_PASSWORD_FILE"] = str(word)
+    secret = inventory.program("ansible-vault", "encrypt_string", SECRET).stdout
+    source = inventory.directory / "im.yml"
+    source.write_text(f"plugin: deeptrain.cluster.im\nauth:\n  - type: InfrastructureManager\n    username: tester\n    password: {secret}")
+    assert list(inventory.groups(source)["chief"]) == ["deeptrain-chief-0"]
+
+
 def test_thousand(served):
     server, inventory = served
     systems = ["ps"] * 10 + ["chief"] + ["worker"] * 989
     server.vms = {str(number): vm(system, f"10.0.{number // 256}.{number % 256}") for number, system in enumerate(systems)}
+    server.vms["10"] = vm("chief", "10.0.0.10", "203.0.113.1")
+    source = inventory.source(name="deeptrain")
     began = time.monotonic()
-    groups = inventory.groups(name="large", address="private")
+    done = inventory.list(source)
     seconds = time.monotonic() - began
+    assert done.returncode == 0, done.stderr
     print(f"1,000 VMs in {seconds:.1f} s")
+    groups = inventory.groups(source)
     assert {name: len(hosts) for name, hosts in groups.items()} == {"ps": 10, "chief": 1, "worker": 989}
+    assert [groups["worker"][f"worker-{number}"]["IM_NODE_NUM"] for number in range(989)] == [str(number + 11) for number in range(989)]
     assert groups["worker"]["worker-988"]["ansible_host"] == "10.0.3.231"
     assert seconds < 10
 
@@ -184,9 +206,13 @@ def test_thousand(served):
         ({"url": "http://127.0.0.1:1"}, "see that the Infrastructure Manager runs there"),
         ({"url": "nowhere"}, "url is 'nowhere'"),
         ({"auth": [{"type": "Dummy"}]}, "no entry of type InfrastructureManager"),
+        ({"auth": [{"type": "InfrastructureManager", "username": "tester", "password": "another"}]}, "See the entry of type InfrastructureManager"),
+        ({"address": "both"}, "address"),
     ],
 )
 def test_bad_input(served, options, words):
-    done = served[1].run(**options)
+    inventory = served[1]
+    done = inventory.list(inventory.source(**options))
     assert done.returncode != 0
     assert words in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr

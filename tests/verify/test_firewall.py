@@ -8,9 +8,20 @@ from __future__ import annotations
 import json
 import shlex
 
+import pytest
 from cluster import HERE
 
 RULES = "nft list table inet deeptrain"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def closed(cluster):
+    """The firewall on the nodes, for these tests alone."""
+    cluster.play("firewall").succeeded()
+    assert cluster.play("firewall").succeeded().changed() == {}
+    yield
+    cluster.play("firewall", deeptrain_firewall=False).succeeded()
+    assert "deeptrain" not in cluster.sh(cluster.chief, "nft list tables")
 
 
 def scan(cluster, host: str, addresses: list[str]) -> dict[str, dict[str, str]]:

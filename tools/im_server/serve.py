@@ -39,6 +39,8 @@ def main() -> None:
     # The database holds the clouds' credentials.
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.umask(0o077)
+    # It leaves a cache of TOSCA types where it runs.
+    os.chdir(directory)
 
     from IM.config import Config
 

@@ -6,12 +6,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
+    Gone,
     Im,
     ImError,
     authorization,
@@ -21,6 +25,7 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
     radl_counts,
     radl_deploying,
     radl_name,
+    radl_places,
 )
 
 SECRET = "not-to-be-seen"
@@ -166,6 +171,12 @@ def test_environment_is_the_last_resort(monkeypatch):
     ("code", "body", "words", "lost"),
     [
         (400, {"message": f"Error: bad {SECRET}.", "code": 400}, "with 400: Error: bad ********.", False),
+        (
+            400,
+            {"message": "Error:\n\n\tUnknownFieldError: count\n\t\tFile x, line 1, in y\n\t\t\tz()\n", "code": 400},
+            "with 400: Error: UnknownFieldError: count.",
+            False,
+        ),
         (401, {"message": "No authentication data provided", "code": 401}, "See the entry of type InfrastructureManager", False),
         (403, {"message": "Access not granted", "code": 403}, "belongs to another user", False),
         (404, {"message": "Invalid id", "code": 404}, "It is gone, or was never there", False),
@@ -193,7 +204,7 @@ def test_authorization_does_not_follow_a_redirection(server, im):
     assert len(server.asked) == 1
 
 
-@pytest.mark.parametrize("body", [b"<html>Welcome</html>", b"", b"[1]", b'{"uri": "http'])
+@pytest.mark.parametrize("body", [b"<html>Welcome</html>", b"", b"[1]", b'{"uri": "http', b"{}", b'{"uri": 1, "state": null}'])
 def test_answers_that_are_not_the_servers(server, im, body):
     server.reply = 200, body, {}
     with pytest.raises(ImError, match="does not answer as an Infrastructure Manager") as caught:
@@ -235,6 +246,23 @@ def test_tls_that_is_none(server):
         im.infrastructures()
 
 
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl for a certificate")
+def test_tls_is_verified_with_the_users_own_authority(server, tmp_path):
+    certificate, key = tmp_path / "ca.pem", tmp_path / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1", "-subj", "/CN=im"]
+    subprocess.run([*command, "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.reply = 200, {"uri-list": []}, {}
+    url = f"https://127.0.0.1:{server.server_address[1]}"
+    with pytest.raises(ImError, match="CERTIFICATE_VERIFY_FAILED.*set ca_path"):
+        Im(url, AUTH, timeout=2).infrastructures()
+    assert server.asked == []
+    assert Im(url, AUTH, ca_path=str(certificate), timeout=2).infrastructures() == []
+    assert Im(url, AUTH, validate_certs=False, timeout=2).infrastructures() == []
+
+
 def test_ids_come_from_uris(server, im):
     server.reply = 200, {"uri-list": [{"uri": "http://host:8800/infrastructures/1/vms/10"}, {"uri": "http://host:8800/infrastructures/1/vms/9"}]}, {}
     assert im.vms("1") == ["9", "10"]
@@ -247,13 +275,13 @@ def test_ids_come_from_uris(server, im):
 def test_find_leaves_out_what_goes(monkeypatch, im):
     names, states = {"1": "a", "2": "a", "3": "b"}, {"1": "configured", "2": "deleting"}
 
-    def name(infrastructure):
+    def radl(infrastructure):
         if infrastructure == "gone":
-            raise ImError("gone", 404)
-        return names[infrastructure]
+            raise Gone("gone", 404)
+        return f"description {names[infrastructure]} ()"
 
     monkeypatch.setattr(im, "infrastructures", lambda: ["1", "gone", "2", "3"])
-    monkeypatch.setattr(im, "name", name)
+    monkeypatch.setattr(im, "radl", radl)
     monkeypatch.setattr(im, "state", lambda infrastructure: {"state": states[infrastructure]})
     assert im.find("a") == ["1"]
 
@@ -276,6 +304,11 @@ def test_radl():
     assert radl_counts(other) == {"worker": 4}
     assert other.endswith("\ndeploy worker 4 ec2\n")
     assert other.startswith("description my-cluster")
+
+
+def test_places_in_a_radl():
+    words = "with 400: Line 2: Parse error in: LexToken(SYSTEM,'system',2,18)."
+    assert radl_places("description x (\n  system a ()", words) == "with 400: Line 2: Parse error in: 'system' in line 2, column 3."
 
 
 def test_vm():

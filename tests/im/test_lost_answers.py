@@ -1,0 +1,134 @@
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Kills of the module or of the Infrastructure Manager after a request was sent and before its answer has come."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import random
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from ansible_collections.deeptrain.cluster.plugins.module_utils.im import Im
+from conftest import AUTH
+
+# As long as the Infrastructure Manager takes to answer, at most.
+LONGEST = 0.04
+
+
+class Between(BaseHTTPRequestHandler):
+    """Hands on every call and its answer, but for one: this is cut off at a moment of the test's choice."""
+
+    def hand_on(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        cut = self.server.cuts.pop((self.command, self.path.split("?")[0]), None)
+        if cut:
+            threading.Thread(target=self.ask, args=(body,), daemon=True).start()
+            cut()
+        else:
+            answer = self.ask(body)
+            if answer:
+                self.send_response(answer[0])
+                self.send_header("Content-Length", str(len(answer[1])))
+                self.end_headers()
+                self.wfile.write(answer[1])
+        self.close_connection = True
+
+    def ask(self, body):
+        """Return status and body of the server's answer, or None."""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            connection = http.client.HTTPConnection("127.0.0.1", self.server.upstream, timeout=30)
+            connection.request(self.command, self.path, body, dict(self.headers))
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        return None
+
+    do_GET = do_POST = do_PUT = do_DELETE = hand_on
+
+    def log_message(self, *arguments):
+        """Say nothing."""
+
+
+@pytest.fixture
+def between(modules):
+    """Return a server between the modules and the Infrastructure Manager; a test sets what it cuts off."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Between) as made:
+        made.cuts, made.upstream = {}, modules.server.port
+        made.url = f"http://127.0.0.1:{made.server_address[1]}"
+        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield made
+        made.shutdown()
+        thread.join()
+
+
+def cutter(modules, running, victim, delay):
+    """Return a function that waits, and then kills the victim, if any."""
+
+    def cut():
+        time.sleep(delay)
+        if victim == "module":
+            running[0].kill()
+        elif victim == "server":
+            modules.server.kill()
+            threading.Thread(target=modules.server.start).start()
+
+    return cut
+
+
+def end(running, server):
+    """Return what the module said, None where it was killed; the server answers again then."""
+    output = running.communicate(timeout=120)[0]
+    while not server.answers():
+        time.sleep(0.1)
+    return json.loads(output) if output else None
+
+
+def test_creation_is_cut_off(modules, between, radl):
+    kills, seed = int(os.environ.get("IM_KILLS", "9")), int(os.environ.get("IM_SEED", "1"))
+    chance, im, seen = random.Random(seed), Im(modules.server.url, AUTH), Counter()
+    for number in range(kills):
+        name, victim, running = f"kill-{number}", ("server", "module", "answer")[number % 3], []
+        between.cuts["POST", "/infrastructures"] = cutter(modules, running, victim, chance.uniform(0, LONGEST))
+        running.append(modules.start("im_infrastructure", radl=radl(1, name), url=between.url))
+        result = end(running[0], modules.server)
+        assert between.cuts == {}
+        if result is None:
+            outcome = "killed"
+        elif result.get("failed"):
+            assert "un this again" in result["msg"]
+            outcome = "not carried out"
+        else:
+            assert (result["state"], len(result["vms"])) == ("configured", 2)
+            outcome = "found"
+        seen[victim, outcome] += 1
+        again = modules.done("im_infrastructure", radl=radl(1, name))
+        assert len(again["vms"]) == 2
+        assert outcome != "found" or not again["changed"]
+        # One of each name, and none without: that would be an orphan.
+        assert sorted(map(str, map(im.name, im.infrastructures()))) == sorted(f"kill-{of}" for of in range(number + 1)), (victim, outcome)
+    print(f"{kills} kills: {dict(seen)}")
+
+
+@pytest.mark.parametrize("victim", ["server", "answer"])
+def test_destruction_is_cut_off(modules, between, radl, victim):
+    made = modules.done("im_infrastructure", radl=radl(1))
+    path = f"/infrastructures/{made['infrastructure_id']}"
+    between.cuts["DELETE", path] = cutter(modules, [], victim, 0)
+    running = modules.start("im_infrastructure", name="cluster", state="absent", url=between.url, poll=1)
+    assert not end(running, modules.server).get("failed")
+    assert modules.all() == {}
+
+
+def test_new_vms_are_counted_when_no_answer_came(modules, between, radl):
+    made = modules.done("im_infrastructure", radl=radl(1))
+    between.cuts["POST", f"/infrastructures/{made['infrastructure_id']}"] = cutter(modules, [], "answer", 0)
+    result = end(modules.start("im_infrastructure", radl=radl(3), url=between.url), modules.server)
+    assert [vm["system"] for vm in result["vms"]] == ["chief", "worker", "worker", "worker"]

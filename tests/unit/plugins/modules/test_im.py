@@ -1,0 +1,379 @@
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The modules of the Infrastructure Manager against a server that answers as the real one does, or breaks an answer."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from ansible_collections.deeptrain.cluster.plugins.module_utils import im as client
+from ansible_collections.deeptrain.cluster.plugins.module_utils import im_module
+from ansible_collections.deeptrain.cluster.plugins.modules import (
+    im_infrastructure,
+    im_infrastructure_info,
+    im_vm,
+)
+
+SECRET = "not-to-be-seen"
+AUTH = [{"type": "InfrastructureManager", "username": "user", "password": SECRET}]
+SYSTEM = "system worker ( disk.0.os.credentials.username = 'user' and disk.0.os.credentials.password = 'vm-password' )\n"
+RADL = f"description cluster ()\n{SYSTEM}deploy worker 2\n"
+TOSCA = "tosca_definitions_version: tosca_simple_yaml_1_0\nmetadata: {infra_name: cluster}\ntopology_template: {}\n"
+LOST = None, b""
+WEB_PAGE = 200, b"<html>Welcome</html>"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One infrastructure after the other; `breaks` takes the place of an answer, once for each item."""
+
+    def answer(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        path, mark, query = self.path.partition("?")
+        call = f"{self.command} {re.sub('/i[0-9]+', '/ID', path)}"
+        self.server.asked.append(call)
+        broken = next((reply for of, reply in self.server.breaks if of == call), False)
+        if broken:
+            self.server.breaks.remove((call, broken))
+        # What is lost is its answer only.
+        code, data = self.server.carry_out(self.command, path.strip("/").split("/"), body, query) if broken in (False, LOST, WEB_PAGE) else broken
+        if broken:
+            code, data = broken
+        if code is None:
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        data = data if isinstance(data, bytes) else json.dumps(data).encode()
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_GET = do_POST = do_PUT = do_DELETE = answer
+
+    def log_message(self, *arguments):
+        """Say nothing."""
+
+
+class Server(ThreadingHTTPServer):
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked, self.breaks, self.there, self.made = [], [], {}, 0
+        self.state, self.estimate = "configured", {"dummy": {"compute": [{"cpuCores": 1}]}}
+
+    def make(self, radl):
+        self.made += 1
+        self.there[f"i{self.made}"] = {"radl": radl, "vms": {}, "state": None}
+        self.deploy(f"i{self.made}", radl)
+        return f"i{self.made}"
+
+    def deploy(self, infrastructure, radl):
+        vms = self.there[infrastructure]["vms"]
+        for system, count in client.radl_counts(radl).items():
+            for _vm in range(count):
+                vms[str(len(vms))] = system
+
+    def carry_out(self, method, path, body, query):
+        base = f"http://{self.server_address[0]}:{self.server_address[1]}/infrastructures"
+        if len(path) == 1:
+            if method == "GET":
+                return 200, {"uri-list": [{"uri": f"{base}/{of}"} for of in self.there]}
+            if "dry_run" in query:
+                return 200, self.estimate
+            return 200, {"uri": f"{base}/{self.make(body)}"}
+        if path[1] not in self.there:
+            return 404, {"message": "Invalid infrastructure ID or access not granted.", "code": 404}
+        one = self.there[path[1]]
+        if len(path) == 2:
+            if method == "DELETE":
+                del self.there[path[1]]
+                return 200, b""
+            if method == "POST":
+                self.deploy(path[1], body)
+            return 200, {"uri-list": [{"uri": f"{base}/{path[1]}/vms/{vm}"} for vm in one["vms"]]}
+        state = one["state"] or self.state
+        if method == "GET" and path[2] == "vms":
+            system = {"class": "system", "id": one["vms"][path[3]], "cpu.count": 1, "memory.size": 2 * 10**9, "net_interface.0.dns_name": f"worker-{path[3]}"}
+            return 200, {"radl": [{**system, "disk.0.os.credentials.new.password": "vm-password"}]}
+        if method == "DELETE":
+            for vm in path[3].split(","):
+                del one["vms"][vm]
+        words = {"radl": one["radl"], "contmsg": f"the log has {SECRET} and vm-password", "outputs": {"out": {"token": "vm-password"}}}
+        return 200, {path[2]: words.get(path[2], {"state": state, "vm_states": dict.fromkeys(one["vms"], state)})}
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """Return the server, and let nobody wait for long."""
+    monkeypatch.setattr(im_infrastructure, "LOST_SECONDS", 0.5)
+    monkeypatch.setattr(im_infrastructure, "SETTLE_SECONDS", 0.2)
+    monkeypatch.setattr(im_module, "SETTLE_SECONDS", 0.2)
+    monkeypatch.setattr(client, "_NAME_PAUSES", (0.05, 0.05, 0))
+    with Server() as made:
+        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield made
+        made.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def run(server, run_module):
+    """Return a function that runs a module against the server; no secret may come back."""
+
+    def call(module, check_mode=False, **arguments):
+        given = {"url": f"http://127.0.0.1:{server.server_address[1]}", "auth": AUTH, "timeout": 2, **arguments}
+        if module is not im_infrastructure_info:
+            given = {"poll": 0.02, "wait_timeout": 1, **given}
+        result = run_module(module, check_mode, **given)
+        assert SECRET not in json.dumps(result)
+        assert "vm-password" not in json.dumps(result) or arguments.get("secrets")
+        return result
+
+    return call
+
+
+def test_created_once(server, run):
+    first = run(im_infrastructure, radl=RADL)
+    assert (first["changed"], first["state"], first["diff"]["after"]) == (True, "configured", {"worker": 2})
+    assert first["contmsg"] == "the log has ******** and ********"
+    assert not run(im_infrastructure, radl=RADL)["changed"]
+    assert server.made == 1
+    assert run(im_infrastructure, radl=RADL, secrets=True)["vms"][0]["password"] == "vm-password"
+
+
+@pytest.mark.parametrize("reply", [LOST, WEB_PAGE, (200, b'{"uri": "http'), (200, b'{"uri": 1}')])
+def test_lost_answer_to_a_creation(server, run, reply):
+    # What the server did not carry out it can be told again; what it did is found.
+    server.breaks.append(("POST /infrastructures", reply))
+    result = run(im_infrastructure, radl=RADL)
+    if reply in (LOST, WEB_PAGE):
+        assert not result.get("failed")
+    else:
+        assert "There is no infrastructure cluster now: run this again" in result["msg"]
+    assert not run(im_infrastructure, radl=RADL).get("failed")
+    assert server.made == 1
+
+
+def test_lost_answer_of_a_server_that_does_not_come_back(server, run):
+    server.breaks += [("POST /infrastructures", LOST)] + [("GET /infrastructures", LOST)] * 100
+    # The first look is before the creation.
+    server.breaks.insert(0, ("GET /infrastructures", (200, {"uri-list": []})))
+    server.breaks.insert(0, ("GET /infrastructures", (200, {"uri-list": []})))
+    assert "could not be seen" in run(im_infrastructure, radl=RADL)["msg"]
+
+
+def test_new_infrastructure_without_a_name_is_waited_for(server, run):
+    made = server.make(RADL)
+    # Somebody's creation, which has not come as far as its name.
+    server.breaks += [("GET /infrastructures/ID/radl", (200, {"radl": ""}))] * 2
+    result = run(im_infrastructure, radl=RADL)
+    assert (result["changed"], result["infrastructure_id"], server.made) == (False, made, 1)
+
+
+def test_what_a_server_left_without_a_name_is_removed(server, run):
+    def half(method, path, body, query):
+        if (method, path) == ("POST", ["infrastructures"]):
+            server.there[f"i{server.made}"] = {"radl": "", "vms": {}, "state": "pending"}
+            return 200, b""
+        return carry_out(method, path, body, query)
+
+    carry_out, server.carry_out = server.carry_out, half
+    server.breaks.append(("POST /infrastructures", LOST))
+    assert "run this again" in run(im_infrastructure, radl=RADL)["msg"]
+    assert server.there == {}
+
+
+def test_what_a_server_left_without_vms_is_made_again(server, run):
+    made = server.make(RADL)
+    server.there[made].update(vms={}, state="pending")
+    result = run(im_infrastructure, radl=RADL)
+    assert (result["changed"], result["infrastructure_id"], list(server.there)) == (True, "i2", ["i2"])
+
+
+def test_what_a_server_is_just_making_is_waited_for(server, run):
+    made = server.make(RADL)
+    vms = server.there[made]["vms"]
+    server.there[made].update(vms={}, state="pending")
+
+    def refuse(method, path, body, query):
+        if method == "DELETE":
+            server.there[made].update(vms=vms, state=None)
+            return 409, {"message": "Busy", "code": 409}
+        return carry_out(method, path, body, query)
+
+    carry_out, server.carry_out = server.carry_out, refuse
+    result = run(im_infrastructure, radl=RADL)
+    assert (result["infrastructure_id"], result["state"], len(vms)) == (made, "configured", 2)
+
+
+def test_server_that_ended_before_there_were_vms(server, run):
+    server.state = "pending"
+    server.deploy = lambda *arguments: None
+    server.breaks.append(("GET /infrastructures/ID/state", LOST))
+    result = run(im_infrastructure, radl=RADL, wait_timeout=30)
+    assert "infrastructure i1 has no VMs: the Infrastructure Manager was ended while it made them. Run this again" in result["msg"]
+
+
+@pytest.mark.parametrize(
+    ("code", "body", "words"),
+    [
+        (400, {"message": f"Error: bad {SECRET}", "code": 400}, "Error: bad ********"),
+        (401, {"message": "Invalid credentials", "code": 401}, "Invalid credentials"),
+        (403, {"message": "Not granted", "code": 403}, "belongs to another user"),
+        (409, {"message": "Busy", "code": 409}, "Busy"),
+        (415, {"message": "Unsupported Media Type", "code": 415}, "Unsupported Media Type"),
+        (422, {"detail": [{"loc": ["query"], "msg": "bad"}]}, "query: bad"),
+        (500, b"oops", "oops"),
+        (503, b"<html>", "a web page"),
+    ],
+)
+@pytest.mark.parametrize("call", ["GET /infrastructures", "POST /infrastructures"])
+def test_refusals_are_one_clear_failure(server, run, call, code, body, words):
+    server.breaks.append((call, (code, body)))
+    result = run(im_infrastructure, radl=RADL)
+    assert result["failed"]
+    assert words in result["msg"]
+    assert result["code"] == code
+    assert server.there == {}
+
+
+@pytest.mark.parametrize("text", ["description cluster ()\n", f"description cluster ()\n{SYSTEM}", f"description cluster ()\n{SYSTEM}deploy worker 0\n"])
+def test_radl_without_deploy_removes_nothing(server, run, text):
+    made = server.make(RADL)
+    assert "deploys nothing" in run(im_infrastructure, radl=text)["msg"]
+    assert len(server.there[made]["vms"]) == 2
+
+
+def test_playbooks_in_a_radl_deploy_nothing(server, run):
+    text = f"description cluster ()\n{SYSTEM}configure worker (\n@begin\n---\n- shell: |\n    deploy worker 7\n@end\n)\ndeploy worker 1\n# deploy worker 3\n"
+    assert run(im_infrastructure, radl=text)["diff"]["after"] == {"worker": 1}
+
+
+def test_vms_removed_by_the_users_word(server, run):
+    made = server.make(RADL.replace("worker 2", "worker 4"))
+    result = run(im_infrastructure, radl=RADL, remove=["worker-1"])
+    assert result["diff"] == {"before": {"worker": 4}, "after": {"worker": 2}}
+    assert list(server.there[made]["vms"]) == ["0", "2"]
+
+
+def test_added_vms_whose_answer_was_lost(server, run):
+    made = server.make(RADL)
+    server.breaks.append(("POST /infrastructures/ID", LOST))
+    assert run(im_infrastructure, radl=RADL.replace("worker 2", "worker 3"))["changed"]
+    assert len(server.there[made]["vms"]) == 3
+    server.breaks.append(("POST /infrastructures/ID", (500, b"oops")))
+    assert "oops" in run(im_infrastructure, radl=RADL.replace("worker 2", "worker 4"))["msg"]
+
+
+@pytest.mark.parametrize("state", ["unknown", "running", "something new"])
+@pytest.mark.parametrize(("on_timeout", "left", "words"), [("keep", 1, "and goes on"), ("destroy", 0, "and is destroyed")])
+def test_time_is_over(server, run, state, on_timeout, left, words):
+    server.state = state
+    result = run(im_infrastructure, radl=RADL, on_timeout=on_timeout)
+    assert result["failed"]
+    assert f"infrastructure i1 is {state}, not configured after 1 s, {words}" in result["msg"]
+    assert (result["infrastructure_id"], len(server.there)) == ("i1", left)
+
+
+@pytest.mark.parametrize("state", ["failed", "unconfigured"])
+def test_failure_keeps_what_there_is(server, run, state):
+    server.state = state
+    result = run(im_infrastructure, radl=RADL, on_timeout="destroy")
+    assert f"infrastructure i1 is {state} (VMs: 0 {state}, 1 {state}). The end of its contextualization: the log has ********" in result["msg"]
+    assert (result["infrastructure_id"], len(server.there)) == ("i1", 1)
+
+
+def test_progress(server, run, tmp_path):
+    pending = {"state": "pending", "vm_states": {}}
+    running = {"state": "running", "vm_states": {"0": "configured", "1": "running", "2": "running"}}
+    server.breaks += [("GET /infrastructures/ID/state", (200, {"state": state})) for state in (pending, running, running)]
+    assert run(im_infrastructure, radl=RADL, progress_file=str(tmp_path / "progress"))["changed"]
+    assert (tmp_path / "progress").read_text().splitlines() == [
+        "infrastructure i1 is pending (VMs: none yet)",
+        "infrastructure i1 is running (VMs: 1 configured, 2 running)",
+        "infrastructure i1 is configured (VMs: 2 configured)",
+    ]
+
+
+def test_infrastructure_that_vanishes(server, run):
+    server.breaks.append(("GET /infrastructures/ID/state", (404, {"message": "Deleted infrastructure.", "code": 404})))
+    result = run(im_infrastructure, radl=RADL)
+    assert "infrastructure i1 vanished while it was waited for" in result["msg"]
+    assert result["infrastructure_id"] == "i1"
+
+
+def test_absent(server, run):
+    server.make(RADL)
+    # It is refused while VMs are being added, and an answer may be lost.
+    server.breaks += [("DELETE /infrastructures/ID", (409, {"message": "Busy", "code": 409})), ("DELETE /infrastructures/ID", (502, b""))]
+    assert run(im_infrastructure, name="cluster", state="absent", check_mode=True)["changed"]
+    assert len(server.breaks) == 2
+    gone = run(im_infrastructure, name="cluster", state="absent")
+    assert (gone["changed"], gone["state"], server.there) == (True, "absent", {})
+    assert not run(im_infrastructure, name="cluster", state="absent")["changed"]
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_absent_is_not_said_of_what_is_there(server, run, wait):
+    server.make(RADL)
+    server.breaks += [("DELETE /infrastructures/ID", (500, b"oops"))] * 3
+    assert "oops" in run(im_infrastructure, name="cluster", state="absent", wait=wait)["msg"]
+    # The server took the call, and could not carry it out.
+    server.breaks = [("DELETE /infrastructures/ID", (200, b" "))] * 3
+    result = run(im_infrastructure, name="cluster", state="absent")
+    assert "could not be destroyed and is configured" in result["msg"]
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "words"),
+    [
+        (TOSCA.replace("metadata: {infra_name: cluster}\n", ""), {"name": "x"}, "give its metadata an 'infra_name: x'"),
+        (TOSCA, {"name": "x"}, "name is x, and the document is named cluster"),
+        ("a: [", {"name": "x"}, "is no YAML"),
+        ("text", {"name": "x"}, "has no topology_template"),
+    ],
+)
+def test_tosca_that_would_not_be_found_again(server, run, text, arguments, words):
+    assert words in run(im_infrastructure, tosca=text, **arguments)["msg"]
+    assert server.there == {}
+
+
+def test_info(server, run):
+    server.make(RADL)
+    server.make(
+        "description other ()\nconfigure x (\n@begin\n- vars:\n    s3_secret_key: vm-password\n    key_token: |\n      vm-password\n      two\n@end\n)\n"
+    )
+    everything = run(im_infrastructure_info)["infrastructures"]
+    assert [item["name"] for item in everything] == ["cluster", "other"]
+    [one] = run(im_infrastructure_info, name="cluster")["infrastructures"]
+    assert one["radl"] == RADL.replace("'vm-password'", "'********'")
+    assert one["outputs"] == {"out": {"token": "********"}}
+    [other] = run(im_infrastructure_info, name="other")["infrastructures"]
+    assert "two" not in other["radl"]
+    assert run(im_infrastructure_info, name="nobody")["infrastructures"] == []
+
+
+def test_two_of_one_name(server, run):
+    server.make(RADL)
+    server.make(RADL)
+    for module, arguments in ((im_infrastructure, {"radl": RADL}), (im_infrastructure_info, {"name": "cluster"}), (im_vm, {"name": "cluster", "vm": "0"})):
+        assert "2 infrastructures are named cluster: i1, i2. Say which one by infrastructure_id" in run(module, **arguments)["msg"]
+
+
+def test_vm(server, run):
+    made = server.make(RADL)
+    assert not run(im_vm, name="cluster", vm="worker-1")["changed"]
+    assert not run(im_vm, name="cluster", vm="1", state="resized", radl="system worker ( cpu.count >= 1 and memory.size = 2g )")["changed"]
+    assert run(im_vm, name="cluster", vm="1", state="resized", radl="system worker ( cpu.count = 2 and memory.size = 2g )")["changed"]
+    server.breaks.append(("DELETE /infrastructures/ID/vms/1", LOST))
+    assert run(im_vm, name="cluster", vm="worker-1", state="absent")["changed"]
+    assert list(server.there[made]["vms"]) == ["0"]
+    assert not run(im_vm, name="cluster", vm="worker-1", state="absent")["changed"]
+    assert "VM 0 of infrastructure i1 is configured, and was to be stopped within 1 s" in run(im_vm, name="cluster", vm="0", state="stopped")["msg"]
+    server.breaks.append(("PUT /infrastructures/ID/vms/0/reboot", (500, b"oops")))
+    assert "oops" in run(im_vm, name="cluster", vm="0", state="rebooted")["msg"]

@@ -19,7 +19,7 @@ def networks(sources):
         try:
             network = ipaddress.ip_network(str(source))
         except ValueError as error:
-            raise AnsibleFilterError(f"{error}: write an address, or a network such as 192.0.2.0/24 or 2001:db8::/32") from error
+            raise AnsibleFilterError(f"{error}: write an address, or a network such as 192.0.2.0/24 or 2001:db8::/32") from None
         found[network.version].append(network)
     return {f"ipv{version}": [_text(network) for network in ipaddress.collapse_addresses(found[version])] for version in found}
 

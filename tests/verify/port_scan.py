@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import resource
@@ -19,12 +20,17 @@ SECONDS = 1.0
 def answering(address: str) -> dict[int, str]:
     """Ports that answer, and how."""
     family, _kind, _protocol, _name, target = socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)[0]
-    at_once = resource.getrlimit(resource.RLIMIT_NOFILE)[1] // 2
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    at_once = min(files - 100, 8000)
+    # Until its link address is known, most of what is sent to a neighbour is dropped.
+    with contextlib.suppress(OSError):
+        socket.create_connection((address, 22), 5).close()
     found, waiting, todo = {}, {}, iter(range(1, 65536))
     poll = select.epoll()
     port = next(todo, None)
     while port or waiting:
-        while port and len(waiting) < min(at_once, 8000):
+        while port and len(waiting) < at_once:
             sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             status = sock.connect_ex((target[0], port, *target[2:]))
             if status == errno.EINPROGRESS:

@@ -287,4 +287,4 @@ def main(config_file: str, end: bool) -> int:
         print("Somebody watches again: the machine goes on", file=sys.stderr, flush=True)
         return 0
     print("Powers off", file=sys.stderr, flush=True)
-    return subprocess.run(["systemctl", "poweroff"], check=False).returncode
+    return subprocess.run(["systemctl", "--no-block", "poweroff"], check=False).returncode

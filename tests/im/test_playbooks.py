@@ -101,7 +101,7 @@ def test_later_plays_have_the_new_hosts(playbook, tmp_path):
 
 
 def test_existing_hosts_are_handed_over_one_by_one(playbook, modules):
-    for attempt in range(2):
+    for _attempt in range(2):
         status, changed, text = playbook("playbooks/deploy.yml", **EXISTING)
         assert status != 0 and "is unconfigured" in text
         (infrastructure,) = modules.done("im_infrastructure_info", name="deeptrain")["infrastructures"]

@@ -135,7 +135,7 @@ def wait_for(im, infrastructure, wanted, timeout, first_poll, last_poll, say=lam
                 return
             if state["state"] in ENDED and not _changing(state):
                 raise ImError(_failure(im, infrastructure, state))
-            seen = f"is {state['state']}"
+            seen = line
             # A server that was started again goes on with the VMs that it knows, and with nothing where it knows none.
             empty_since = (empty_since or time.monotonic()) if is_empty(state) else None
             if unseen and empty_since and time.monotonic() - empty_since > SETTLE_SECONDS:

@@ -276,7 +276,7 @@ def test_time_is_over(server, run, state, on_timeout, left, words):
     server.state = state
     result = run(im_infrastructure, radl=RADL, on_timeout=on_timeout)
     assert result["failed"]
-    assert f"infrastructure i1 is {state}, not configured after 1 s, {words}" in result["msg"]
+    assert f"infrastructure i1 is {state} (VMs: 2 {state}), not configured after 1 s, {words}" in result["msg"]
     assert (result["infrastructure_id"], len(server.there)) == ("i1", left)
 
 

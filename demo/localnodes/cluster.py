@@ -23,7 +23,8 @@ WELCOME = """
 set -e
 install -d -o admin -g admin -m 0700 /home/admin/.ssh
 install -o admin -g admin -m 0600 /dev/stdin /home/admin/.ssh/authorized_keys
-timeout 60 systemctl is-system-running --wait >/dev/null || true
+# At first systemd has no bus to be asked on.
+timeout 60 sh -c 'until systemctl is-system-running --wait 2>/dev/null | grep -Eqx "running|degraded"; do sleep 0.2; done'
 systemctl is-active --quiet ssh
 cat /etc/ssh/ssh_host_ed25519_key.pub
 """

@@ -6,25 +6,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 
-import pytest
 from cluster import HERE
 
 RULES = "nft list table inet deeptrain"
-# Until the firewall is a stage of site.yml.
-pytestmark = pytest.mark.skipif("VERIFY_FIREWALL" not in os.environ, reason="VERIFY_FIREWALL is not set")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def closed(cluster):
-    """The firewall on the nodes, for these tests alone."""
-    cluster.play("firewall").succeeded()
-    assert cluster.play("firewall").succeeded().changed() == {}
-    yield
-    cluster.play("firewall", deeptrain_firewall=False).succeeded()
-    assert "deeptrain" not in cluster.sh(cluster.chief, "nft list tables")
 
 
 def scan(cluster, host: str, addresses: list[str]) -> dict[str, dict[str, str]]:

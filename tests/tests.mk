@@ -6,7 +6,7 @@ TEST_VENV := .venv/ready-test
 TRAINING_VENV := .cache/venv-training/ready
 OLDEST_VENV := .cache/venv-2.16/ready
 IM_VENV := .cache/venv-im/ready
-TEST_PARTS := lint argspecs docs sanity units tools training im molecule
+TEST_PARTS := lint argspecs docs sanity units tools training im im-run molecule
 
 .PHONY: test $(TEST_PARTS)
 test: ## Run all tests, on real nodes too
@@ -44,6 +44,9 @@ training: $(TRAINING_VENV) $(HADOOP) $(S3_SERVER)
 
 im: $(TEST_VENV) $(OLDEST_VENV) $(LINK) $(IM_VENV)
 	@PYTHONPATH=.cache demo/run.sh python -m pytest -q -p no:cacheprovider tests/im
+
+im-run: prepare-tests
+	@DEEPTRAIN_TEST_HDFS_ARCHIVE=$(CURDIR)/$(HADOOP) demo/run.sh python -m pytest -q -p no:cacheprovider --durations=3 tests/im_run
 
 molecule: prepare-tests
 	@demo/run.sh tests/molecule.sh

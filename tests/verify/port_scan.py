@@ -22,7 +22,7 @@ def answering(address: str) -> dict[int, str]:
     family, _kind, _protocol, _name, target = socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)[0]
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-    at_once = min(files - 100, 8000)
+    at_once = min(files - 100, 30000)
     # Until its link address is known, most of what is sent to a neighbour is dropped.
     with contextlib.suppress(OSError):
         socket.create_connection((address, 22), 5).close()

@@ -41,6 +41,8 @@ def main() -> None:
     os.umask(0o077)
     # It leaves a cache of TOSCA types where it runs.
     os.chdir(directory)
+    # Its Ansible meets each machine for the first time.
+    os.environ.setdefault("ANSIBLE_HOST_KEY_CHECKING", "False")
 
     from IM.config import Config
 

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 render() { # FILE NAME, then options
     name=$2 file=$1
     shift 2
-    ansible-playbook playbooks/radl.yml --extra-vars @examples/common.yml --extra-vars "@examples/$name.yml" \
+    ansible-playbook playbooks/radl.yml --inventory inventories/static --extra-vars @examples/common.yml --extra-vars "@examples/$name.yml" \
         --extra-vars "im_cluster_file=$to/$file" "$@" >"$to/.log" || { cat "$to/.log" >&2; exit 1; }
 }
 for cloud in ec2 openstack egi gce azure opennebula existing; do

@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import functools
 import http.server
-import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,63 +27,14 @@ PROJECT = Path(__file__).resolve().parents[2]
 sys.path.append(str(PROJECT / "tests/verify"))
 
 from cluster import Cluster  # noqa: E402
+from infrastructure_manager import Infrastructure, InfrastructureManager  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 STATE = PROJECT / ".cache/im-run"
 NODES = [sys.executable, PROJECT / "demo/nodes.py"]
 NAME = "--cluster=dtimrun"
 HADOOP = Path(os.environ["DEEPTRAIN_TEST_HDFS_ARCHIVE"])
-PASSWORD = "planted-0123456789"
-AUTHORIZATION = rf"type = InfrastructureManager; username = tester; password = {PASSWORD}\nid = hosts; type = DeployedNode"
 SECONDS = 1500
-
-
-class InfrastructureManager:
-    """As the documentation has users speak to it, with nothing but HTTP."""
-
-    def __init__(self, directory: Path):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        python = PROJECT / ".cache/venv-im/bin/python"
-        command = [python, PROJECT / "tools/im_server/serve.py", directory, "--port", str(self.port), "--quick"]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        self.infrastructure = ""
-
-    def ask(self, method: str, path: str, body: bytes | None = None) -> dict | str:
-        headers = {"Authorization": AUTHORIZATION, "Accept": "application/json", "Content-Type": "text/plain"}
-        request = urllib.request.Request(f"{self.url}{path}", body, headers, method=method)
-        with self._opener.open(request, timeout=60) as answer:
-            return json.load(answer)
-
-    def wait_until_it_answers(self) -> None:
-        end = time.monotonic() + 60
-        while True:
-            try:
-                self.ask("GET", "/infrastructures")
-                return
-            except OSError:
-                assert self._process.poll() is None and time.monotonic() < end, "the Infrastructure Manager does not answer"
-                time.sleep(0.2)
-
-    def create(self, radl: Path) -> None:
-        self.infrastructure = self.ask("POST", "/infrastructures", radl.read_bytes())["uri"].rpartition("/")[2]
-
-    def of(self, method: str, path: str, radl: Path | None = None) -> dict | str:
-        return self.ask(method, f"/infrastructures/{self.infrastructure}{path}", radl and radl.read_bytes())
-
-    def state(self) -> str:
-        return self.of("GET", "/state")["state"]["state"]
-
-    def words(self) -> str:
-        """All that it says of the machines."""
-        machines = [item["uri"].rpartition("/")[2] for item in self.of("GET", "")["uri-list"]]
-        return "\n".join(self.of("GET", path)["contmsg"] for path in ["/contmsg", *(f"/vms/{machine}/contmsg" for machine in machines)])
-
-    def end(self) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        self._process.wait(30)
 
 
 @contextmanager
@@ -127,8 +75,8 @@ def nodes() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def im(nodes) -> Iterator[InfrastructureManager]:
-    """The Infrastructure Manager, which has been given the nodes and the job, and has done what it could."""
+def infrastructure(nodes) -> Iterator[Infrastructure]:
+    """The nodes as the Infrastructure Manager has them, which has been given the job and has done what it could."""
     gateway = nodes.sh(nodes.chief, "ip route show default").split()[2]
     (archive,) = STATE.glob("build/*.tar.gz")
     served = STATE / "web"
@@ -150,23 +98,24 @@ def im(nodes) -> Iterator[InfrastructureManager]:
                 im_cluster_carry_credentials=True,
                 **{f"im_cluster_{group}": {"addresses": found} for group, found in addresses.items()},
                 hadoop_archive=f"{url}/{HADOOP.name}",
+                hadoop_archive_checksum=f"sha256:{Path(f'{HADOOP}.sha256').read_text().split()[0]}",
                 deeptrain_deadline_hours=6,
             ).succeeded()
-            im.wait_until_it_answers()
+            im.start()
             began = time.monotonic()
-            im.create(STATE / "job-1.radl")
+            infrastructure = im.create((STATE / "job-1.radl").read_bytes())
             for number in range(2, sum(map(len, addresses.values())) + 1):
-                im.of("POST", "?context=false", STATE / f"job-{number}.radl")
-            im.of("PUT", "/reconfigure", STATE / "job-start.radl")
-            while im.state() in ("pending", "running") and time.monotonic() < began + SECONDS:
+                infrastructure.ask("POST", "?context=false", (STATE / f"job-{number}.radl").read_bytes())
+            infrastructure.ask("PUT", "/reconfigure", (STATE / "job-start.radl").read_bytes())
+            while infrastructure.state() in ("pending", "running") and time.monotonic() < began + SECONDS:
                 time.sleep(2)
-            print(f"{im.state()} {time.monotonic() - began:.0f} s after the first document was sent")
-        yield im
+            print(f"{infrastructure.state()} {time.monotonic() - began:.0f} s after the first document was sent")
+        yield infrastructure
     finally:
-        im.end()
+        im.kill(signal.SIGTERM)
 
 
 @pytest.fixture(scope="session")
-def cluster(nodes, im) -> Cluster:
+def cluster(nodes, infrastructure) -> Cluster:
     """The nodes when the Infrastructure Manager has done its work, for the tests that a pushed cluster passes too."""
     return nodes

@@ -8,16 +8,16 @@ from __future__ import annotations
 import json
 
 import secrets_on_nodes
-from conftest import AUTHORIZATION, PASSWORD
+from infrastructure_manager import PASSWORD
 
 # The pushed cluster's own tests: the bytes in HDFS are those in S3, and the model in S3 is whole and of use.
 from test_data import test_bytes_are_those_of_s3, test_every_datanode_is_live, test_fsck_is_healthy  # noqa: F401
 from test_model import manifest, test_accuracy_is_the_one_that_was_told, test_manifest_tells_every_object  # noqa: F401
 
 
-def test_every_step_succeeded(cluster, im):
-    words = im.words()
-    assert im.state() == "configured", words[-10000:]
+def test_every_step_succeeded(cluster, infrastructure):
+    words = infrastructure.words()
+    assert infrastructure.state() == "configured", words[-10000:]
     assert "ERROR executing task" not in words
     assert "Task export_chief finished successfully" in words
 
@@ -33,13 +33,12 @@ def test_servers_are_stopped_at_the_end(cluster):
         assert cluster.sh(node, "systemctl is-active deeptrain-ps deeptrain-worker || true").split() == ["inactive"] * 2
 
 
-def test_secret_is_where_the_manager_must_have_it_alone(cluster, im):
-    assert PASSWORD in AUTHORIZATION
-    words = im.words()
+def test_secret_is_where_the_manager_must_have_it_alone(cluster, infrastructure):
+    words = infrastructure.words()
     assert cluster.secret not in words
     assert PASSWORD not in words
     # Its Ansible host has the RADL's variables, in a directory that is its user's alone.
-    directory = f"/var/tmp/.im/{im.infrastructure}"
+    directory = f"/var/tmp/.im/{infrastructure.id}"
     assert cluster.sh(cluster.chief, f"stat --format %a {directory}").strip() == "700"
     for node in cluster.nodes:
         found = secrets_on_nodes.find(cluster, node, cluster.secret)
@@ -47,6 +46,6 @@ def test_secret_is_where_the_manager_must_have_it_alone(cluster, im):
         assert bool(found) == (node == cluster.chief)
 
 
-def test_it_says_what_it_did(cluster, im):
+def test_it_says_what_it_did(cluster, infrastructure):
     """The summaries of the stages reach who asks the Infrastructure Manager."""
-    assert json.loads(cluster.get("models/default/manifest.json"))["model_uri"] in im.words()
+    assert json.loads(cluster.get("models/default/manifest.json"))["model_uri"] in infrastructure.words()

@@ -20,5 +20,6 @@ def cluster() -> Cluster:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that train other runs come last: the servers are configured for those then."""
-    items.sort(key=lambda item: item.path.stem in ("test_bad_input", "test_faults"))
+    """Those that train other runs come late, the servers being configured for those then; those that end the nodes come last."""
+    late = ["test_bad_input", "test_faults", "test_deadline"]
+    items.sort(key=lambda item: late.index(item.path.stem) if item.path.stem in late else -1)

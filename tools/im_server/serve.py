@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The deeptrain.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Run the Infrastructure Manager on a loopback port, with a database of its own, to try it or to test with it.
+"""Run the Infrastructure Manager on a port of this machine, with a database of its own, to try it or to test with it.
 
 It needs the packages in requirements.txt, runs until it is interrupted, and knows its infrastructures again when
 it is started again on the same directory. Any username and password is accepted, and marks who owns what.
@@ -28,6 +28,7 @@ QUICK = {
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=Path, help="where its database and its log are, or will be")
+    parser.add_argument("--address", default="127.0.0.1", help="whoever reaches it can use it (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8800)
     parser.add_argument("--quick", action="store_true", help="look more often and give up sooner, for tests")
     return parser.parse_args()
@@ -46,7 +47,7 @@ def main() -> None:
 
     from IM.config import Config
 
-    Config.REST_ADDRESS = "127.0.0.1"
+    Config.REST_ADDRESS = options.address
     Config.REST_PORT = options.port
     Config.DATA_DB = f"sqlite:///{directory}/im.db"
     Config.LOG_FILE = str(directory / "im.log")
@@ -60,7 +61,7 @@ def main() -> None:
 
     # It looks at the command line too.
     sys.argv = ["im_service"]
-    print(f"The Infrastructure Manager listens on http://127.0.0.1:{options.port}", flush=True)
+    print(f"The Infrastructure Manager listens on http://{options.address}:{options.port}", flush=True)
     im_service.main()
 
 

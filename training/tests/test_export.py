@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 
 import pytest
 
@@ -144,6 +145,27 @@ def test_of_a_training_that_is_not_done_the_last_checkpoint(make_job, tmp_path, 
     assert names(s3_server, prefix) == {"manifest.json", "checkpoint/checkpoint", "checkpoint/ckpt-7.index", "checkpoint/ckpt-7.data-00000-of-00001"}
     document = json.loads(s3_server.client.get_object(Bucket=s3_server.bucket, Key=f"{prefix}/manifest.json")["Body"].read())
     assert (document["complete"], document["model_uri"]) == (False, None)
+
+
+def test_of_a_training_that_was_told_to_stop_the_model_too(make_job, tmp_path, s3_server, checkpoints):
+    prefix = f"models-{secrets.token_hex(4)}/run"
+    for name in ("ckpt-6", "ckpt-7"):
+        model = tmp_path / name / "saved_model"
+        model.mkdir(parents=True)
+        (model / "saved_model.pb").write_text(name)
+        Hdfs(checkpoints).upload(shutil.make_archive(str(tmp_path / name), "zip", model.parent, model.name), f"{name}.saved_model.zip")
+    with pytest.raises(BadInput, match="not done"):
+        export(partial(make_job, tmp_path, s3_server, prefix, checkpoints))
+    assert names(s3_server, prefix) == {
+        "manifest.json", "checkpoint/checkpoint", "checkpoint/ckpt-7.index", "checkpoint/ckpt-7.data-00000-of-00001", "saved_model/saved_model.pb",
+    }  # fmt: skip
+    read = {
+        name: s3_server.client.get_object(Bucket=s3_server.bucket, Key=f"{prefix}/{name}")["Body"].read()
+        for name in ("manifest.json", "saved_model/saved_model.pb")
+    }
+    assert read["saved_model/saved_model.pb"] == b"ckpt-7"
+    document = json.loads(read["manifest.json"])
+    assert (document["complete"], document["model_uri"]) == (False, f"s3://{s3_server.bucket}/{prefix}/saved_model")
 
 
 def test_a_model_takes_the_place_of_a_checkpoint_and_not_the_other_way(make_job, model, tmp_path, s3_server, checkpoints):

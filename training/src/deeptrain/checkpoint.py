@@ -12,6 +12,8 @@ from deeptrain.hdfs import Hdfs
 DIRECTORY = "checkpoints"
 # The file in which TensorFlow names the last checkpoint.
 INDEX = "checkpoint"
+# Added to a checkpoint's name: a file that holds a directory saved_model, the model as it was then.
+PACKED_MODEL = ".saved_model.zip"
 
 
 def last_checkpoint(index: str) -> str | None:

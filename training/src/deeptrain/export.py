@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import shutil
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -146,14 +147,14 @@ class Export:
     def _manifest(self, entries: list[dict]) -> dict:
         metrics = read_metrics(self.source)
         settings = self.job.settings
-        model_uri = f"{self.url}/saved_model" if any(item["path"].startswith("saved_model/") for item in entries) else self.url
+        has_model = any(item["path"].startswith("saved_model/") for item in entries)
         return {
             "version": 1,
             # Otherwise the training was ended before it was done, and this is its last checkpoint.
             "complete": self.complete,
             "run": self.job.config["run"],
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "model_uri": model_uri if self.complete else None,
+            "model_uri": f"{self.url}/saved_model" if has_model else self.url if self.complete else None,
             "events_url": settings.get("events_url"),
             "files": entries,
             "metrics": metrics,
@@ -196,6 +197,10 @@ def export_checkpoint(job: Job) -> None:
         target = Path(scratch, "checkpoint")
         for path in files:
             directory.download(path, target / path)
+        packed = target / f"{name}{checkpoint.PACKED_MODEL}"
+        if packed.exists():
+            shutil.unpack_archive(packed, scratch)
+            packed.unlink()
         (target / checkpoint.INDEX).write_bytes(index)
         outcome = Export(job, Path(scratch)).run()
     said = f"The training is not done, and its last checkpoint {name} is in {job.config['target']}: run train.yml, which goes on from it"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -208,6 +209,12 @@ print(json.dumps({"sum": probabilities.sum(axis=1).tolist(), "shape": probabilit
 """
 
 
+def served(directory: Path) -> dict:
+    """What a SavedModel says to a process that has TensorFlow alone."""
+    loaded = subprocess.run([sys.executable, "-I", "-c", LOAD, directory / "saved_model"], check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(loaded.stdout)
+
+
 def test_killed_told_to_stop_and_lost_workers_a_cluster_ends_what_it_began(processes, tmp_path):
     # Killed: what was saved last is gone on from.
     long = ("--train-steps", "100000", "--checkpoint-steps", "20", "--steps-per-call", "5")
@@ -227,6 +234,9 @@ def test_killed_told_to_stop_and_lost_workers_a_cluster_ends_what_it_began(proce
     saved = (tmp_path / "job" / "checkpoints" / "checkpoint").read_text()
     step = int(saved.splitlines()[0].split("ckpt-")[1].strip('"'))
     assert "Goes on from step" in processes.log("chief0")
+    # Who does not go on has the model as it is.
+    shutil.unpack_archive(tmp_path / "job" / "checkpoints" / f"ckpt-{step}.saved_model.zip", tmp_path / "ended")
+    assert served(tmp_path / "ended")["shape"] == [3, CLASSES]
     # A node that lost its disk goes on from the job's directory.
     subprocess.run(["rm", "-r", str(tmp_path / "cache" / "chief")], check=True)
     chief = processes.start("chief", 0, "--train-steps", str(step + 60), "--steps-per-call", "5")
@@ -239,10 +249,7 @@ def test_killed_told_to_stop_and_lost_workers_a_cluster_ends_what_it_began(proce
     assert metrics["test_accuracy"] > 0.8
     assert {path.name for path in (tmp_path / "export").iterdir()} == {"saved_model", "checkpoint", "metrics.json"}
     assert list((tmp_path / "job" / "events").glob("events.*"))
-    loaded = subprocess.run(
-        [sys.executable, "-I", "-c", LOAD, str(tmp_path / "export" / "saved_model")], check=True, stdout=subprocess.PIPE, text=True
-    )
-    told = json.loads(loaded.stdout)
+    told = served(tmp_path / "export")
     assert told["shape"] == [3, CLASSES] and told["type"] == "float32"
     assert told["sum"] == pytest.approx([1, 1, 1], abs=1e-5)
 

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import keras
@@ -26,12 +28,8 @@ def evaluate(model: keras.Model, batches: tf.data.Dataset) -> dict:
     return {"test_accuracy": right / count, "test_loss": loss / count, "test_examples": count}
 
 
-def save(model: keras.Model, directory: Path, checkpoint: str, metrics: dict) -> None:
-    """Writes ``saved_model``, ``checkpoint`` and ``metrics.json``; the directory holds all of them or what it held before."""
-    directory.mkdir(parents=True, exist_ok=True)
-    scratch = directory / ".part"
-    shutil.rmtree(scratch, ignore_errors=True)
-
+def save_model(model: keras.Model, directory: Path) -> None:
+    """Writes a SavedModel that gives images' probabilities."""
     archive = keras.export.ExportArchive()
     archive.track(model)
     archive.add_endpoint(
@@ -39,7 +37,24 @@ def save(model: keras.Model, directory: Path, checkpoint: str, metrics: dict) ->
         fn=lambda images: {"probabilities": tf.nn.softmax(model(images, training=False))},
         input_signature=[tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8, name="images")],
     )
-    archive.write_out(str(scratch / "saved_model"), verbose=False)
+    archive.write_out(str(directory), verbose=False)
+
+
+def pack_model(model: keras.Model, archive: Path) -> None:
+    """Writes a zip archive that holds ``saved_model``."""
+    with tempfile.TemporaryDirectory(dir=archive.parent.parent) as scratch:
+        save_model(model, Path(scratch, "saved_model"))
+        packed = shutil.make_archive(str(Path(scratch, "packed")), "zip", scratch, "saved_model")
+        os.replace(packed, archive)
+
+
+def save(model: keras.Model, directory: Path, checkpoint: str, metrics: dict) -> None:
+    """Writes ``saved_model``, ``checkpoint`` and ``metrics.json``; the directory holds all of them or what it held before."""
+    directory.mkdir(parents=True, exist_ok=True)
+    scratch = directory / ".part"
+    shutil.rmtree(scratch, ignore_errors=True)
+
+    save_model(model, scratch / "saved_model")
     (scratch / "checkpoint").mkdir()
     for path in Path(checkpoint).parent.glob(Path(checkpoint).name + ".*"):
         shutil.copyfile(path, scratch / "checkpoint" / path.name)

@@ -16,6 +16,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from deeptrain.checkpoint import PACKED_MODEL
 from deeptrain.job import Progress, Stopped
 from deeptrain.resnet import data, exporting
 from deeptrain.resnet.model import Trainer, learning_rate
@@ -82,6 +83,8 @@ def train(options: Options, place: SingleProcess | Cluster, cache: Path, files: 
         directories[name].mkdir(parents=True, exist_ok=True)
     mirror = Mirror(directories["checkpoints"], f"{options.job_dir.rstrip('/')}/checkpoints")
     mirror.restore()
+    for packed in directories["checkpoints"].glob(f"*{PACKED_MODEL}"):
+        packed.unlink()
     io = tf.train.CheckpointOptions(experimental_io_device="/job:chief" if place.strategy else None)
     manager = tf.train.CheckpointManager(trainer.checkpoint(), str(directories["checkpoints"]), max_to_keep=KEEP)
     if manager.latest_checkpoint:
@@ -148,6 +151,8 @@ def train(options: Options, place: SingleProcess | Cluster, cache: Path, files: 
     if step > saved or not manager.latest_checkpoint:
         save(step)
     if stopped and step < options.train_steps:
+        # The checkpoint is on its way; this is for those who will not go on from it.
+        exporting.pack_model(trainer.local_model(), Path(f"{manager.latest_checkpoint}{PACKED_MODEL}"))
         mirror.close()
         events_mirror.close()
         raise Stopped

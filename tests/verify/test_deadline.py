@@ -1,0 +1,109 @@
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The machines end when nobody watches any more, and the model is in S3 all the same. Runs last, for it takes the nodes down."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+import secrets_on_nodes
+from cluster import PROJECT
+from infrastructure_manager import CREDENTIALS, PASSWORD, InfrastructureManager
+from test_model import HERE, elsewhere
+
+# More than can be done while the test lasts.
+JOB = {"deeptrain_run": "ended", "deeptrain_training": {"train_steps": 100000, "train_batch_size": 32, "checkpoint_steps": 50}}
+STEP = r"train \w+: [1-9][0-9]*/[0-9]+ steps"
+SOON = 18 / 3600
+RADL = b"""
+description machines ()
+network net ()
+system node ( net_interface.0.connection = 'net' and disk.0.os.name = 'linux' and disk.0.image.url = 'mock0://linux.for.ev.er/image1' and
+disk.0.os.credentials.username = 'user' and disk.0.os.credentials.password = 'word' )
+contextualize ()
+deploy node 1 dummy
+"""
+
+
+@pytest.fixture(scope="module")
+def im(cluster, tmp_path_factory) -> Iterator[InfrastructureManager]:
+    """An Infrastructure Manager that the nodes reach."""
+    made = InfrastructureManager(tmp_path_factory.mktemp("im"), cluster.sh(cluster.chief, "ip route show default").split()[2])
+    made.start()
+    yield made
+    made.kill()
+
+
+def deadline(im: InfrastructureManager, infrastructure: str, hours: float) -> dict:
+    return {
+        "deeptrain_deadline_hours": hours,
+        "deadline_interval_seconds": 2,
+        "deadline_grace_seconds": 240,
+        "deadline_im_url": im.url,
+        "deadline_im_infrastructure_id": infrastructure,
+        "deadline_im_credentials": CREDENTIALS,
+    }
+
+
+def nodes_tool(cluster, *arguments: str) -> str:
+    command = [sys.executable, PROJECT / "demo/nodes.py", *arguments, f"--cluster={os.environ['MOLECULE_CLUSTER']}"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def running(cluster) -> set[str]:
+    """The nodes of the topology that are on."""
+    return {node["name"] for node in json.loads(nodes_tool(cluster, "list", "--json")) if node["state"] == "running"} & set(cluster.nodes)
+
+
+def wait_until_off(cluster) -> float:
+    """Seconds until no node is on."""
+    began = time.monotonic()
+    cluster.wait_until("all nodes are off", lambda: not running(cluster), 400)
+    return time.monotonic() - began
+
+
+def until(cluster) -> float:
+    return float(cluster.sh(cluster.chief, "cut -d' ' -f1 /var/lib/deeptrain/deadline/until"))
+
+
+def test_model_is_in_s3_and_no_node_alive_without_controller_and_manager(cluster, im):
+    infrastructure = im.create(RADL)
+    cluster.play("firewall", **deadline(im, infrastructure.id, 6)).succeeded()
+    first = until(cluster)
+    controller = cluster.start("train", **JOB)
+    controller.wait_for(STEP, 2, "stderr")
+    cluster.wait_until("who waits for the training renews the deadline", lambda: until(cluster) > first, 60)
+    for node in cluster.nodes:
+        assert secrets_on_nodes.find(cluster, node, PASSWORD) == []
+    controller.kill()
+    im.kill()
+    # Six hours are too long for a test.
+    cluster.play("firewall", **deadline(im, infrastructure.id, SOON)).succeeded()
+    assert running(cluster) == set(cluster.nodes)
+    print(f"all nodes are off {wait_until_off(cluster):.0f} s after the deadline was set to {SOON * 3600:.0f} s")
+
+    manifest = json.loads(cluster.get("models/ended/manifest.json"))
+    assert manifest["complete"] is False
+    assert any(entry["path"].startswith("checkpoint/ckpt-") for entry in manifest["files"])
+    assert elsewhere(cluster, HERE / "predict.py", manifest["model_uri"])["shape"] == [3, 10]
+    im.start()
+    assert im.infrastructures() == [infrastructure.id]
+
+
+def test_manager_destroys_the_machines(cluster, im):
+    groups = [f"--group={group}={len(hosts)}" for group, hosts in cluster.groups.items()]
+    nodes_tool(cluster, "up", f"--inventory={cluster.inventory}", *groups)
+    (infrastructure,) = im.infrastructures()
+    other = im.create(RADL.replace(b"machines", b"others"))
+    cluster.play("firewall", **deadline(im, infrastructure, SOON)).succeeded()
+    cluster.wait_until("the Infrastructure Manager has destroyed them", lambda: infrastructure not in im.infrastructures(), 200)
+    assert im.infrastructures() == [other.id]
+    # These are none that it could take away.
+    print(f"all nodes are off {wait_until_off(cluster):.0f} s after they were destroyed")

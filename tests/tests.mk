@@ -6,15 +6,11 @@ TEST_VENV := .venv/ready-test
 TRAINING_VENV := .cache/venv-training/ready
 OLDEST_VENV := .cache/venv-2.16/ready
 IM_VENV := .cache/venv-im/ready
-TEST_PARTS := lint argspecs docs sanity units tools training im im-run molecule
+TEST_PARTS := lint argspecs docs sanity units tools training im im-run
 
-.PHONY: test $(TEST_PARTS)
-test: ## Run all tests, on real nodes too
-	@for part in $(TEST_PARTS); do \
-		began=$$(date +%s); echo "== $$part"; \
-		$(MAKE) --no-print-directory $$part || { echo "make test: $$part failed"; exit 1; }; \
-		echo "== $$part took $$(($$(date +%s) - began)) s"; \
-	done
+.PHONY: test $(TEST_PARTS) molecule
+test: prepare-tests ## Run all tests, on real nodes too
+	@tests/parts.sh molecule "$(TEST_PARTS)"
 
 lint: $(TEST_VENV) $(LINK)
 	@demo/run.sh ruff check

@@ -14,7 +14,7 @@ import urllib.request
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
-PASSWORD = "planted-0123456789"
+PASSWORD = "of-the-manager-9c1f07"
 CREDENTIALS = [
     {"type": "InfrastructureManager", "username": "tester", "password": PASSWORD},
     {"id": "hosts", "type": "DeployedNode"},

@@ -44,7 +44,7 @@ def im(cluster, tmp_path_factory) -> Iterator[InfrastructureManager]:
 def deadline(im: InfrastructureManager, infrastructure: str, hours: float) -> dict:
     return {
         "deeptrain_deadline_hours": hours,
-        "deadline_interval_seconds": 2,
+        "deadline_interval_seconds": 10,
         "deadline_grace_seconds": 240,
         "deadline_im_url": im.url,
         "deadline_im_infrastructure_id": infrastructure,
@@ -78,12 +78,14 @@ def test_model_is_in_s3_and_no_node_alive_without_controller_and_manager(cluster
     cluster.play("firewall", **deadline(im, infrastructure.id, 6)).succeeded()
     first = until(cluster)
     controller = cluster.start("train", **JOB)
-    controller.wait_for(STEP, 2, "stderr")
-    cluster.wait_until("who waits for the training renews the deadline", lambda: until(cluster) > first, 60)
-    for node in cluster.nodes:
-        assert secrets_on_nodes.find(cluster, node, PASSWORD) == []
-    controller.kill()
-    im.kill()
+    try:
+        controller.wait_for(STEP, 2, "stderr")
+        cluster.wait_until("who waits for the training renews the deadline", lambda: until(cluster) > first, 60)
+        for node in cluster.nodes:
+            assert secrets_on_nodes.find(cluster, node, PASSWORD) == []
+    finally:
+        controller.kill()
+        im.kill()
     # Six hours are too long for a test.
     cluster.play("firewall", **deadline(im, infrastructure.id, SOON)).succeeded()
     assert running(cluster) == set(cluster.nodes)

@@ -50,7 +50,7 @@ options:
     description:
       - Directory for the private keys of the VMs and for C(known_hosts), below which each infrastructure has its own, named as its id. Only
         you can read it.
-      - The files stay until you remove them, which you can do once the infrastructure is gone.
+      - The files stay until you remove them, which you can do once the infrastructure is gone; C(deeptrain.cluster.destroy) does.
     type: path
     default: ~/.ansible/im
   passwords:

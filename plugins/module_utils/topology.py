@@ -25,8 +25,12 @@ DEFAULT_HDFS_HTTP_PORT = 9870
 # Hadoop's own: web pages, data transfer, IPC.
 DATANODE_PORTS = (9864, 9866, 9867)
 
+# How many machines the Infrastructure Manager has made of each system, whether they are in the inventory or not.
+COUNTS = {f"IM_{group.upper()}_NUM_VMS": group for group in (*GROUPS, *ALIASES)}
+
 # All that topology() reads of a host.
 HOST_VARIABLES = (
+    *COUNTS,
     "deeptrain_address",
     "IM_NODE_PRIVATE_IP",
     "ansible_host",
@@ -127,6 +131,7 @@ def topology(groups, hostvars, ports=None, hdfs_port=None, hdfs_http_port=None):
     everyone = _unique(host for group in GROUPS for host in found[group])
     variables = {host: hostvars.get(host, {}) for host in everyone}
     default_ports = {**DEFAULT_PORTS, **_ports(ports, "the argument ports")}
+    _check_counts(groups, everyone[0], variables[everyone[0]])
 
     addresses = {host: _address(host, variables[host]) for host in everyone}
     _check_loopback(addresses)
@@ -305,6 +310,17 @@ def _address(host, variables):
     raise TopologyError(
         f"host {host} has no address: set deeptrain_address for it, the IP address at which the other nodes reach it"
     )
+
+
+def _check_counts(groups, host, variables):
+    """A machine that failed or is off is not in the Infrastructure Manager's own inventory; the others must not go on without it."""
+    for name, group in COUNTS.items():
+        count, there = _value(host, variables, name), len(_hosts(groups, group))
+        if count is not None and str(count) != str(there):
+            raise TopologyError(
+                f"the Infrastructure Manager has {count} machines in {group}, and {there} of them are in its inventory: "
+                "see which of them is off or failed, and start or remove it"
+            )
 
 
 def _check_loopback(addresses):

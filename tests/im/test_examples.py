@@ -101,7 +101,7 @@ def test_steps_are_the_stages_in_their_order():
     text = (EXAMPLES / "ec2.radl").read_text()
     for word in ("become", "hosts:"):
         assert word not in text.replace("hadoop", "")
-    order = ["prepare", "protect", "storage", "hdfs", "ready", "data", "check", "tensorflow", "train", "export", "stop_worker"]
+    order = ["prepare", "hdfs", "data", "tensorflow", "train", "export", "stop_worker"]
     lines = text.partition("contextualize 604800 (")[2].partition(")")[0].split("\n")
     steps = {line.split()[3]: int(line.split()[5]) for line in lines if line}
     assert [steps[name] for name in order] == list(range(1, len(order) + 1))
@@ -113,7 +113,7 @@ def test_steps_are_playbooks_of_the_oldest_ansible(tmp_path):
     command = [PROJECT / ".cache/venv-im/bin/python", PROJECT / "tests/im/playbooks.py", EXAMPLES / "ec2.radl", tmp_path]
     subprocess.run(list(map(str, command)), check=True, capture_output=True)
     plays = sorted(tmp_path.glob("*_task.yml"))
-    assert len(plays) == 20
+    assert len(plays) == 14
     (play,) = yaml.safe_load((tmp_path / "hdfs_ps_task.yml").read_text())
     assert {name: value for name, value in play.items() if name != "tasks"} == {
         "hosts": "{{IM_HOST}}", "gather_facts": False, "become": True, "vars_files": "variables.yml",
@@ -150,7 +150,7 @@ def test_everything_at_once(render):
     assert "outports = '192.0.2.0/24-22/tcp,198.51.100.7/32-22/tcp'" in text
     assert "gpu.model = 'it\\'s'" in text
     assert carried(text)["deeptrain_training"] == {"text": "it's \"x\" @end }"}
-    assert "system hdfs_namenode configure hdfs step 4" in text
+    assert "system hdfs_namenode configure hdfs step 2" in text
     assert [line for line in text.splitlines() if line.startswith("deploy")] == [
         "deploy chief 1 cloud", "deploy ps 2 cloud", "deploy worker 2 cloud", "deploy hdfs_namenode 1 cloud",
     ]  # fmt: skip

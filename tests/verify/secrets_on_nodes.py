@@ -31,7 +31,7 @@ find /etc /run /var /opt /tmp /home /root /srv /usr/local \( -path '*/log/journa
     xargs --null --no-run-if-empty grep --files-with-matches --no-messages --text --fixed-strings --file "$pattern" |
     while read -r file; do
         case "$file $(stat --format %%U:%%a "$file")" in
-            *" root:600") ;;
+            *" root:600" | *" root:400") ;;
             # What systemd hands to a unit, for that unit's own user.
             "/run/credentials/deeptrain-"*" deeptrain:400") ;;
             *) echo "file $file $(stat --format '%%U %%a' "$file")" ;;

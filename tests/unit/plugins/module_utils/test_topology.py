@@ -164,6 +164,16 @@ def test_where_an_address_comes_from(variables, address):
     assert result["hosts"]["10.9.9.9"]["address"] == address
 
 
+def test_all_machines_of_the_manager_must_be_in_its_inventory():
+    counts = {"IM_PS_NUM_VMS": "1", "IM_MASTER_NUM_VMS": "1", "IM_WORKER_NUM_VMS": "2"}
+    hosts = nodes("p", "m", "w0", "w1")
+    whole = {host: {**variables, **counts} for host, variables in hosts.items()}
+    assert topology(THESIS, whole) == topology(THESIS, hosts)
+    groups = {**THESIS, "worker": ["w0"], "all": ["p", "m", "w0"]}
+    with pytest.raises(TopologyError, match="2 machines in worker, and 1 of them .* start or remove it"):
+        topology(groups, whole)
+
+
 def test_ipv6_addresses_are_bracketed():
     hostvars = nodes("p", "c", "w", p={"deeptrain_address": "FD00::0:1"})
     result = topology(SMALL, hostvars)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 
@@ -84,6 +85,7 @@ class ActionModule(ActionBase):
     def _watch(self, look, began):
         """Show the job's progress until it has ended; return the last look, failed when the task's time has."""
         timeout = self._args["timeout"]
+        playbook = os.getppid()
         restarts = look["restarts"]
         newest, shown = None, float("-inf")
         if look["job_state"] == RUNNING:
@@ -105,6 +107,9 @@ class ActionModule(ActionBase):
                 message = f"{look['unit']} is not done after {timeout} s, and goes on: start this again to attach to it"
                 return {**look, "failed": True, "msg": message}
             time.sleep(min(self._args["poll"], max(FIRST_POLL, POLL_SHARE * (time.monotonic() - began))))
+            # Killed, a playbook leaves its workers behind, and to look is to watch, which puts a deadline off.
+            if os.getppid() != playbook:
+                return {**look, "failed": True, "msg": f"the playbook that waits for {look['unit']} is gone"}
             look = self._look_again(look["progress_offset"])
             if "job_state" not in look:
                 return look

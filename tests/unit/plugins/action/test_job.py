@@ -174,6 +174,14 @@ def test_other_states_are_the_modules(controller, state):
     assert controller(state=state).run(look) == look
 
 
+def test_nobody_waits_any_more(controller, monkeypatch):
+    parents = iter([100, 100, 1])
+    monkeypatch.setattr("os.getppid", lambda: next(parents))
+    # The look that is left would find it done.
+    result = controller(poll=0.5).run(started(), running(), running(3, 10))
+    assert result["failed"] and result["msg"] == f"the playbook that waits for {UNIT} is gone"
+
+
 def test_the_time_is_up_and_the_job_goes_on(controller):
     result = controller(timeout=2, poll=0.5).run(started(), running(), running(), running(), running())
     assert result["failed"] and result["changed"] and result["job_state"] == "running"

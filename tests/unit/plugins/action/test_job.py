@@ -177,8 +177,7 @@ def test_other_states_are_the_modules(controller, state):
 def test_nobody_waits_any_more(controller, monkeypatch):
     parents = iter([100, 100, 1])
     monkeypatch.setattr("os.getppid", lambda: next(parents))
-    # The look that is left would find it done.
-    result = controller(poll=0.5).run(started(), running(), running(3, 10))
+    result = controller(poll=0.5).run(started(), running())
     assert result["failed"] and result["msg"] == f"the playbook that waits for {UNIT} is gone"
 
 

@@ -67,6 +67,11 @@ class ImError(Exception):
         self.code = code
         self.lost = lost
 
+    @property
+    def passing(self):
+        """Whether another look may go better."""
+        return self.lost or self.code is None
+
 
 class Gone(ImError):
     """There is no such infrastructure or VM, or not any more."""
@@ -296,6 +301,20 @@ class Im:
                 if state["state"] == "pending" and not state["vm_states"] and not self.radl(infrastructure).strip():
                     unfinished.append(infrastructure)
         return unfinished
+
+    def making(self, infrastructure):
+        """Return the VMs, whether some are being made, and those that the server was ended while it made them.
+
+        These it has from its database, where one counts as failed that was not configured yet.
+        """
+        try:
+            there = json.loads(self._value("data", str, "GET", f"/infrastructures/{quote(infrastructure)}/data"))["vm_list"]
+        except (ValueError, KeyError, TypeError):
+            raise ImError(self._foreign("its answer has no list of VMs")) from None
+        # Some clouds' VMs count as destroyed until the cloud has taken the order.
+        making = any(vm.get("creating") and vm.get("configured") is None for vm in there)
+        vms = {str(vm.get("im_id")): vm for vm in there if not vm.get("destroy")}
+        return list(vms), making, [vm for vm, of in vms.items() if of.get("creating") and of.get("configured") is False]
 
     def add(self, infrastructure, text, media_type=RADL):
         """Add VMs; return their ids."""

@@ -102,7 +102,10 @@ class Server(ThreadingHTTPServer):
         if method == "DELETE":
             for vm in path[3].split(","):
                 del one["vms"][vm]
-        words = {"radl": one["radl"], "contmsg": f"the log has {SECRET} and vm-password", "outputs": {"out": {"token": "vm-password"}}}
+        made = {"creating": False, "configured": True, **one.get("made", {})}
+        data = {"vm_list": [{"im_id": int(vm), "destroy": False, **made} for vm in one["vms"]]}
+        contmsg, outputs = f"the log has {SECRET} and vm-password", {"out": {"token": "vm-password"}}
+        words = {"data": json.dumps(data), "radl": one["radl"], "contmsg": contmsg, "outputs": outputs}
         return 200, {path[2]: words.get(path[2], {"state": state, "vm_states": dict.fromkeys(one["vms"], state)})}
 
 
@@ -110,8 +113,7 @@ class Server(ThreadingHTTPServer):
 def server(monkeypatch):
     """Return the server, and let nobody wait for long."""
     monkeypatch.setattr(im_infrastructure, "LOST_SECONDS", 0.5)
-    monkeypatch.setattr(im_infrastructure, "SETTLE_SECONDS", 0.2)
-    monkeypatch.setattr(im_module, "SETTLE_SECONDS", 0.2)
+    monkeypatch.setattr(im_module, "BEGIN_SECONDS", 0.2)
     monkeypatch.setattr(client, "_NAME_PAUSES", (0.05, 0.05, 0))
     with Server() as made:
         thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
@@ -188,14 +190,59 @@ def test_what_a_server_left_without_a_name_is_removed(server, run):
     assert server.there == {}
 
 
-def test_what_a_server_left_without_vms_is_made_again(server, run):
+# VMs as a server has them that is making them, and as one has them that was ended then and started again.
+MAKING = {"creating": True, "configured": None}
+LEFT = {"creating": True, "configured": False}
+
+
+@pytest.mark.parametrize("vms", [{}, {"0": "worker"}])
+def test_what_a_server_left_unmade_is_made_again(server, run, vms):
     made = server.make(RADL)
-    server.there[made].update(vms={}, state="pending")
+    server.there[made].update(vms=vms, made=LEFT, state="pending")
     result = run(im_infrastructure, radl=RADL)
     assert (result["changed"], result["infrastructure_id"], list(server.there)) == (True, "i2", ["i2"])
 
 
-def test_what_a_server_is_just_making_is_waited_for(server, run):
+def test_vms_that_a_server_left_unmade_are_replaced(server, run):
+    made = server.make(RADL)
+    half = server.carry_out
+
+    def carry_out(method, path, body, query):
+        code, answer = half(method, path, body, query)
+        if path[2:] == ["data"]:
+            data = json.loads(answer["data"])
+            data["vm_list"][1].update(LEFT)
+            answer = {"data": json.dumps(data)}
+        if method == "DELETE":
+            server.carry_out = half
+        return code, answer
+
+    server.carry_out = carry_out
+    result = run(im_infrastructure, radl=RADL)
+    assert (result["infrastructure_id"], result["diff"]) == (made, {"before": {"worker": 1}, "after": {"worker": 2}})
+    assert server.asked.index("DELETE /infrastructures/ID/vms/1") < server.asked.index("POST /infrastructures/ID")
+
+
+def test_infrastructure_of_an_id_is_not_replaced(server, run):
+    made = server.make(RADL)
+    server.there[made].update(vms={}, state="pending")
+    result = run(im_infrastructure, radl=RADL, infrastructure_id=made)
+    assert "infrastructure i1 has no VMs, and nobody makes any: destroy it" in result["msg"]
+    assert list(server.there) == [made]
+
+
+def test_what_a_server_is_just_making_is_not_counted(server, run):
+    made = server.make(RADL)
+    there, vms = server.there[made], server.there[made]["vms"]
+    there.update(vms={"0": "worker"}, made=MAKING, state="pending")
+    assert "is still getting VMs after 1 s" in run(im_infrastructure, radl=RADL)["msg"]
+    assert not run(im_infrastructure, radl=RADL, wait=False)["changed"]
+    threading.Timer(0.5, lambda: there.update(vms=vms, made={}, state=None)).start()
+    result = run(im_infrastructure, radl=RADL)
+    assert (result["changed"], result["state"], len(result["vms"])) == (False, "configured", 2)
+
+
+def test_what_a_server_is_just_beginning_with_is_waited_for(server, run):
     made = server.make(RADL)
     vms = server.there[made]["vms"]
     server.there[made].update(vms={}, state="pending")
@@ -208,15 +255,34 @@ def test_what_a_server_is_just_making_is_waited_for(server, run):
 
     carry_out, server.carry_out = server.carry_out, refuse
     result = run(im_infrastructure, radl=RADL)
-    assert (result["infrastructure_id"], result["state"], len(vms)) == (made, "configured", 2)
+    assert (result["infrastructure_id"], result["state"], len(result["vms"])) == (made, "configured", 2)
 
 
-def test_server_that_ended_before_there_were_vms(server, run):
+def test_server_that_ends_while_it_makes_vms(server, run):
+    server.state = "pending"
+    deploy, server.deploy = server.deploy, lambda *arguments: None
+
+    def next_one(infrastructure, radl):
+        server.state = "configured"
+        deploy(infrastructure, radl)
+
+    destroyed = server.carry_out
+
+    def carry_out(method, path, body, query):
+        server.deploy = next_one if method == "DELETE" else server.deploy
+        return destroyed(method, path, body, query)
+
+    server.carry_out = carry_out
+    result = run(im_infrastructure, radl=RADL, wait_timeout=30)
+    assert (result["infrastructure_id"], result["state"], list(server.there)) == ("i2", "configured", ["i2"])
+
+
+def test_server_that_ends_again_and_again_while_it_makes_vms(server, run):
     server.state = "pending"
     server.deploy = lambda *arguments: None
-    server.breaks.append(("GET /infrastructures/ID/state", LOST))
     result = run(im_infrastructure, radl=RADL, wait_timeout=30)
-    assert "infrastructure i1 has no VMs: the Infrastructure Manager was ended while it made them. Run this again" in result["msg"]
+    assert "is pending: the Infrastructure Manager was ended while it made its VMs. Run this again" in result["msg"]
+    assert (result["infrastructure_id"], list(server.there)) == ("i3", ["i3"])
 
 
 @pytest.mark.parametrize(

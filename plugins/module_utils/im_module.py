@@ -183,10 +183,14 @@ def _changing(state):
 
 
 def _failure(im, infrastructure, state):
+    states = ", ".join(f"{vm} {of}" for vm, of in state["vm_states"].items()) or "none"
+    what = f"infrastructure {infrastructure} is {state['state']} (VMs: {states})"
     try:
+        left = im.making(infrastructure)[2]
         contmsg = im.contmsg(infrastructure)
     except ImError as error:
-        contmsg = str(error)
-    states = ", ".join(f"{vm} {of}" for vm, of in state["vm_states"].items()) or "none"
+        return f"{what}. Why could not be seen: {error}"
+    if left:
+        return f"{what}: {_broken_off(left)}"
     words = im.scrub(contmsg)[-CONTMSG_END:].strip() or "(none: run this again, which configures it)"
-    return f"infrastructure {infrastructure} is {state['state']} (VMs: {states}). The end of its contextualization: {words}"
+    return f"{what}. The end of its contextualization: {words}"

@@ -156,7 +156,7 @@ def wait_for(im, infrastructure, wanted, timeout, first_poll, last_poll, say=lam
             if line != said:
                 say(f"infrastructure {infrastructure} {line}")
                 said = line
-            if state["state"] in wanted:
+            if state["state"] in wanted and ("off" in wanted or not _ended(state)):
                 return
             if state["state"] in ENDED and not _changing(state):
                 raise ImError(_failure(im, infrastructure, state))
@@ -178,6 +178,11 @@ def _summary(states):
     return ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none yet"
 
 
+def _ended(state):
+    """Return the VMs that are not there any more, which an infrastructure's own state need not show."""
+    return [vm for vm, of in state["vm_states"].items() if of == "off"]
+
+
 def _changing(state):
     return any(vm not in ENDED for vm in state["vm_states"].values())
 
@@ -192,5 +197,8 @@ def _failure(im, infrastructure, state):
         return f"{what}. Why could not be seen: {error}"
     if left:
         return f"{what}: {_broken_off(left)}"
+    if _ended(state):
+        which = ", ".join(_ended(state))
+        return f"{what}. VMs {which} were ended in their cloud, or stopped there: start them, or remove them with im_vm and run this again"
     words = im.scrub(contmsg)[-CONTMSG_END:].strip() or "(none: run this again, which configures it)"
     return f"{what}. The end of its contextualization: {words}"

@@ -585,7 +585,7 @@ def finish(module, it, created, changed):
         if module.params["wait"] and changed:
             it.wait_until_gone()
         return {"state": "absent"}
-    if module.params["wait"] and (changed or state == "present" and it.im.state(it.id)["state"] not in ("stopped", "off")):
+    if module.params["wait"] and (changed or state == "present" and it.im.state(it.id)["state"] != "stopped"):
         try:
             wait_for_it(it, created)
         except TimeIsOver as error:

@@ -43,7 +43,8 @@ class Im:
         return [key for key in self.infrastructures() if self.known[key][0] == name]
 
     def radl(self, infrastructure):
-        return f"description {self.known[infrastructure][0]} ()\n{self.systems}"
+        name = self.known[infrastructure][0]
+        return (f"description {name} ()\n" if name else "") + self.systems
 
     def state(self, infrastructure):
         self._see(infrastructure)

@@ -106,7 +106,7 @@ class Server(ThreadingHTTPServer):
         data = {"vm_list": [{"im_id": int(vm), "destroy": False, **made} for vm in one["vms"]]}
         contmsg, outputs = f"the log has {SECRET} and vm-password", {"out": {"token": "vm-password"}}
         words = {"data": json.dumps(data), "radl": one["radl"], "contmsg": contmsg, "outputs": outputs}
-        return 200, {path[2]: words.get(path[2], {"state": state, "vm_states": dict.fromkeys(one["vms"], state)})}
+        return 200, {path[2]: words.get(path[2], {"state": state, "vm_states": {**dict.fromkeys(one["vms"], state), **one.get("vm_states", {})}})}
 
 
 @pytest.fixture
@@ -352,6 +352,15 @@ def test_failure_keeps_what_there_is(server, run, state):
     result = run(im_infrastructure, radl=RADL, on_timeout="destroy")
     assert f"infrastructure i1 is {state} (VMs: 0 {state}, 1 {state}). The end of its contextualization: the log has ********" in result["msg"]
     assert (result["infrastructure_id"], len(server.there)) == ("i1", 1)
+
+
+@pytest.mark.parametrize("state", ["configured", "off"])
+def test_vm_that_was_ended_by_hand(server, run, state):
+    made = server.make(RADL)
+    server.there[made].update(state=state, vm_states={"1": "off"})
+    result = run(im_infrastructure, radl=RADL)
+    assert f"infrastructure i1 is {state} (VMs: 0 {state}, 1 off). VMs " in result["msg"]
+    assert "1 were ended in their cloud, or stopped there: start them, or remove them with im_vm" in result["msg"]
 
 
 def test_progress(server, run, tmp_path):

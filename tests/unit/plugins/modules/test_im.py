@@ -308,6 +308,81 @@ def test_refusals_are_one_clear_failure(server, run, call, code, body, words):
     assert server.there == {}
 
 
+EVERY_MODULE = [
+    (im_infrastructure, {"radl": RADL}),
+    (im_infrastructure, {"name": "cluster", "state": "absent"}),
+    (im_infrastructure_info, {"name": "cluster"}),
+    (im_infrastructure_info, {}),
+    (im_vm, {"name": "cluster", "vm": "0"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        ((400, {"message": "Error: bad", "code": 400}), "Error: bad"),
+        ((401, {"message": "Invalid credentials", "code": 401}), "Invalid credentials"),
+        ((403, {"message": "Access not granted", "code": 403}), "Access not granted"),
+        ((404, {"message": "Invalid infrastructure ID", "code": 404}), "Invalid infrastructure ID"),
+        ((422, {"detail": [{"loc": ["query"], "msg": "bad"}]}), "query: bad"),
+        ((500, b"oops"), "oops"),
+        ((502, b"<html>"), "a web page"),
+        (WEB_PAGE, "its answer is no JSON"),
+        ((200, b'{"uri-list": [{"u'), "its answer is no JSON"),
+        (LOST, "no answer from"),
+    ],
+)
+@pytest.mark.parametrize(("module", "arguments"), EVERY_MODULE)
+def test_every_module_fails_clearly(server, run, module, arguments, reply, words):
+    made = server.make(RADL)
+    server.breaks.append(("GET /infrastructures", reply))
+    assert words in run(module, **arguments)["msg"]
+    assert list(server.there) == [made]
+
+
+@pytest.mark.parametrize(("module", "arguments"), EVERY_MODULE)
+def test_every_module_without_a_server(server, run, module, arguments):
+    port = server.server_address[1]
+    assert "set ca_path to the authority" in run(module, url=f"https://127.0.0.1:{port}", **arguments)["msg"]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        assert "(timed out): see that the Infrastructure Manager runs there" in run(module, url=url, **{**arguments, "timeout": 1})["msg"]
+    assert "Connection refused" in run(module, url=url, **arguments)["msg"]
+
+
+@pytest.mark.parametrize("reply", [(500, b"oops"), (502, b"<html>"), WEB_PAGE, (200, b'{"state": {"sta'), LOST])
+@pytest.mark.parametrize("call", ["state", "data"])
+def test_bad_answer_while_waiting_is_asked_for_again(server, run, reply, call):
+    made = server.make(RADL)
+    server.there[made]["state"] = "pending"
+    threading.Timer(0.3, lambda: server.breaks.extend([(f"GET /infrastructures/ID/{call}", reply)] * 3)).start()
+    threading.Timer(0.6, lambda: server.there[made].update(state=None)).start()
+    result = run(im_infrastructure, radl=RADL, wait_timeout=5)
+    assert (result.get("state"), server.made) == ("configured", 1), result
+    assert len(server.breaks) < 3
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [(400, "oops"), (401, "See the entry of type InfrastructureManager"), (403, "belongs to another user"), (409, "try again")]
+)
+@pytest.mark.parametrize(
+    ("call", "arguments"),
+    [
+        ("POST /infrastructures/ID", {"radl": RADL.replace("worker 2", "worker 3")}),
+        ("DELETE /infrastructures/ID/vms/1", {"radl": RADL.replace("worker 2", "worker 1")}),
+        ("PUT /infrastructures/ID/stop", {"name": "cluster", "state": "stopped"}),
+        ("PUT /infrastructures/ID/reconfigure", {"name": "cluster", "state": "reconfigured"}),
+        ("DELETE /infrastructures/ID", {"name": "cluster", "state": "absent"}),
+    ],
+)
+def test_refusal_of_a_change(server, run, call, arguments, code, words):
+    made = server.make(RADL)
+    server.breaks += [(call, (code, {"message": "oops", "code": code}))] * 100
+    result = run(im_infrastructure, **arguments)
+    assert "oops" in result["msg"] and words in result["msg"]
+    assert (result["infrastructure_id"], len(server.there[made]["vms"])) == (made, 2)
+
+
 @pytest.mark.parametrize("text", ["description cluster ()\n", f"description cluster ()\n{SYSTEM}", f"description cluster ()\n{SYSTEM}deploy worker 0\n"])
 def test_radl_without_deploy_removes_nothing(server, run, text):
     made = server.make(RADL)

@@ -53,7 +53,7 @@ _DEPLOY = re.compile(
 _FEATURE = re.compile(r"(?P<key>[\w.]+)\s*(?P<operator>>=|<=|=|>|<)\s*(?:(?P<number>[0-9.]+)\s*(?P<unit>[kmgt]i?b?\b)?|'(?P<word>[^']*)')", re.IGNORECASE)
 _SECRET = re.compile(
     r"(?P<key>\b[\w.]*(?:password|passwd|passphrase|private_key|secret|token)[\w.]*[ \t]*[=:][ \t]*)"
-    r"(?P<value>'[^']*'|\"[^\"\n]*\"|[|>][+-]?[ \t]*\n(?P<indent>[ \t]+)[^\n]*(?:\n(?P=indent)[^\n]*)*|[^\s'\"#{|>][^\s#]*)",
+    r"(?P<value>'(?:[^\\']|\\.)*'|\"[^\"\n]*\"?|[|>][+-]?[ \t]*\n(?P<indent>[ \t]+)[^\n]*(?:\n(?P=indent)[^\n]*)*|[^\s'\"#{|>][^\s#]*)",
     re.IGNORECASE,
 )
 
@@ -546,7 +546,10 @@ def radl_fits(text, classes):
 
 def radl_secrets(text):
     """Return the values in a RADL or TOSCA document that its keys call secret."""
-    values = {match["value"].strip("'\"") for match in _SECRET.finditer(text)}
+    values = {match["value"] for match in _SECRET.finditer(text)}
+    # Without quotes it ends there, where it is in braces.
+    values |= {re.split(r"[,}\]]", value)[0] for value in values if value[0] not in "'\""}
+    values = {value.strip("'\"").replace("\\'", "'") for value in values}
     return {value for value in values if value.lower() not in ("", "true", "false", "null", "none")}
 
 

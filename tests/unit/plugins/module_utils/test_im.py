@@ -24,9 +24,11 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
     parse_auth_file,
     radl_counts,
     radl_deploying,
+    radl_masked,
     radl_name,
     radl_places,
     radl_public_systems,
+    radl_secrets,
 )
 
 SECRET = "not-to-be-seen"
@@ -392,3 +394,24 @@ def test_systems_that_are_open_to_outside():
         contextualize ( system inside configure inside step 1 )
         """
     assert radl_public_systems(text) == {"both"}
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ("disk.0.os.credentials.password = 'one two'", "one two"),
+        ("disk.0.os.credentials.private_key = 'one\ntwo'", "one\ntwo"),
+        (r"password = 'it\'s one'", "it's one"),
+        ('{password: "one"}', "one"),
+        ('{password: "one', "one"),
+        ("{password: one, user: x}", "one"),
+        ("{user: x, password: one}", "one"),
+        ("password: one,two", "one,two"),
+        ("s3_secret_access_key: one/two+three=  # four", "one/two+three="),
+        ("token: |\n  one\n  two\nother: x", "|\n  one\n  two"),
+    ],
+)
+def test_secrets_of_a_radl(text, secret):
+    assert secret in radl_secrets(text)
+    assert not any("x" in found or "four" in found for found in radl_secrets(text))
+    assert "one" not in radl_masked(text)

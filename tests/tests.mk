@@ -6,6 +6,7 @@ TEST_VENV := .venv/ready-test
 TRAINING_VENV := .cache/venv-training/ready
 OLDEST_VENV := .cache/venv-2.16/ready
 IM_VENV := .cache/venv-im/ready
+MOTO_VENV := .cache/venv-moto/ready
 TEST_PARTS := lint argspecs docs sanity units tools training im im-run
 
 .PHONY: test $(TEST_PARTS) molecule
@@ -38,7 +39,7 @@ TRAINING_TESTS = DEEPTRAIN_TEST_HDFS_ARCHIVE=$(CURDIR)/$(HADOOP) DEEPTRAIN_TEST_
 training: $(TRAINING_VENV) $(HADOOP) $(S3_SERVER)
 	@$(TRAINING_TESTS) training/tests
 
-im: $(TEST_VENV) $(OLDEST_VENV) $(LINK) $(IM_VENV)
+im: $(TEST_VENV) $(OLDEST_VENV) $(LINK) $(IM_VENV) $(MOTO_VENV)
 	@PYTHONPATH=.cache demo/run.sh python -m pytest -q -p no:cacheprovider tests/im
 
 im-run: prepare-tests
@@ -48,7 +49,7 @@ molecule: prepare-tests
 	@demo/run.sh tests/molecule.sh
 
 .PHONY: prepare-tests
-prepare-tests: .cache/packages $(TEST_VENV) $(OLDEST_VENV) $(IM_VENV) $(TRAINING_VENV) $(HADOOP) $(S3_SERVER)
+prepare-tests: .cache/packages $(TEST_VENV) $(OLDEST_VENV) $(IM_VENV) $(MOTO_VENV) $(TRAINING_VENV) $(HADOOP) $(S3_SERVER)
 
 $(TEST_VENV): requirements-test.txt $(VENV)
 	@.venv/bin/pip install --quiet --requirement requirements-test.txt
@@ -62,6 +63,11 @@ $(OLDEST_VENV): requirements-oldest.txt | .cache/packages
 $(IM_VENV): tools/im_server/requirements.txt | .cache/packages
 	@python3 -m venv .cache/venv-im
 	@.cache/venv-im/bin/pip install --quiet --requirement tools/im_server/requirements.txt
+	@touch $@
+
+$(MOTO_VENV): tests/im/requirements.txt | .cache/packages
+	@python3 -m venv .cache/venv-moto
+	@.cache/venv-moto/bin/pip install --quiet --requirement tests/im/requirements.txt
 	@touch $@
 
 $(TRAINING_VENV): requirements.txt requirements-training.txt training/pyproject.toml | .cache/packages

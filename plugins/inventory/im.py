@@ -38,7 +38,8 @@ options:
   address:
     description:
       - Which address is C(ansible_host), where a VM has both.
-      - With V(public) a VM that has a private one alone is reached through one that has a public one.
+      - With V(public) a VM without an interface in a public network of the RADL is reached through one that has one, also where the
+        cloud gave it a public address.
     type: str
     choices: [public, private]
     default: public
@@ -100,7 +101,7 @@ from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.display import Display
 from ansible.utils.unsafe_proxy import wrap_var
-from ansible_collections.deeptrain.cluster.plugins.module_utils.im import ImError, client
+from ansible_collections.deeptrain.cluster.plugins.module_utils.im import ImError, client, radl_name, radl_public_systems
 
 display = Display()
 
@@ -159,8 +160,11 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             answers = pool.map(lambda one: (one[0], _if_there(im.vm, one[0]["id"], one[1])), asked)
             for item, vm in answers:
                 if vm:
+                    # EC2 gives all an address outside, and lets SSH in only where the RADL has a public network.
+                    reached = vm["system"] in item["public"] or not item["public"] or not vm["private_ip"]
                     # The infrastructure's states are the newer ones.
-                    item["vms"].append({**vm, "state": item["states"].get(vm["id"], vm["state"])})
+                    state = item["states"].get(vm["id"], vm["state"])
+                    item["vms"].append({**vm, "state": state, "outside": vm["public_ip"] if reached else None})
         # The Infrastructure Manager has no order of its own.
         return sorted(found, key=lambda item: (item["name"], item["id"]))
 
@@ -225,35 +229,35 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
 
     def _jump_host(self, hosts):
         """Return the VM through which those without a public address are reached; None where none needs it, or none has one."""
-        if self.get_option("address") == "private" or all(vm["public_ip"] for vm in hosts.values()):
+        if self.get_option("address") == "private" or all(vm["outside"] for vm in hosts.values()):
             return None
         wanted = self.get_option("jump_host")
         if not wanted:
-            return next((vm for vm in hosts.values() if vm["public_ip"]), None)
-        if not hosts.get(wanted, {}).get("public_ip"):
-            others = ", ".join(host for host, vm in hosts.items() if vm["public_ip"]) or "there is none"
+            return next((vm for vm in hosts.values() if vm["outside"]), None)
+        if not hosts.get(wanted, {}).get("outside"):
+            others = ", ".join(host for host, vm in hosts.items() if vm["outside"]) or "there is none"
             raise ImError(f"jump_host is {wanted}, which has no public address: set it to one that has ({others}), or leave it out")
         return hosts[wanted]
 
     def _connection(self, item, vm, jump):
         """Return the connection variables of a VM."""
         private_first = self.get_option("address") == "private"
-        address = (vm["private_ip"] or vm["public_ip"]) if private_first else (vm["public_ip"] or vm["private_ip"])
+        address = (vm["private_ip"] or vm["outside"]) if private_first else (vm["outside"] or vm["private_ip"])
         # By the id, and short: the whole path of a socket has some 100 characters at most.
         sockets = os.path.expanduser(f"~/.ansible/cp/{hashlib.sha256(item['id'].encode()).hexdigest()[:8]}")
-        through = jump if address != vm["public_ip"] else None
+        through = jump if address != vm["outside"] else None
         arguments = self._ssh_options(item, vm)
         if through:
             # One connection to the jump host serves all.
             shared = ["-o", "ControlMaster=auto", "-o", "ControlPersist=60s", "-o", f'ControlPath="{sockets}/jump"', "-o", "ServerAliveInterval=15"]
             key = ["-i", self._key_file(item, through)] if through["login"] == "key" else []
             user = ["-l", through["user"]] if through["user"] else []
-            way = ["-p", str(through["ssh_port"]), "-W", "[%h]:%p", "--", through["public_ip"]]
+            way = ["-p", str(through["ssh_port"]), "-W", "[%h]:%p", "--", through["outside"]]
             command = shlex.join(["ssh", "-q", *self._ssh_options(item, through), *shared, *key, *user, *way])
             arguments += ["-o", f"ProxyCommand={command}"]
         return {
             "ansible_host": address,
-            "ansible_port": vm["ssh_port"] if address == vm["public_ip"] else 22,
+            "ansible_port": vm["ssh_port"] if address == vm["outside"] else 22,
             "ansible_user": vm["user"],
             "ansible_password": vm["password"] if vm["login"] == "password" and self.get_option("passwords") else None,
             "ansible_ssh_private_key_file": self._key_file(item, vm) if vm["login"] == "key" else None,
@@ -285,8 +289,15 @@ def _if_there(call, *arguments):
 def _head(im, infrastructure):
     """Return an infrastructure with the ids of its VMs, which are yet to be asked for."""
     states = im.state(infrastructure)["vm_states"]
-    name = im.name(infrastructure) or infrastructure
-    return {"id": infrastructure, "name": name, "states": states, "vm_ids": im.vms(infrastructure), "vms": []}
+    radl = im.radl(infrastructure)
+    return {
+        "id": infrastructure,
+        "name": radl_name(radl) or infrastructure,
+        "states": states,
+        "public": sorted(radl_public_systems(radl)),
+        "vm_ids": im.vms(infrastructure),
+        "vms": [],
+    }
 
 
 def _system(vm):

@@ -41,6 +41,9 @@ _NAME_PAUSES = (0.2, 0.5, 1, 0)
 # What in a RADL may hold words of any kind: strings, comments and playbooks.
 _QUOTED = re.compile(r"'(?:[^\\']|\\.)*'|#[^\n]*|@begin.*?@end", re.DOTALL)
 _DESCRIPTION = re.compile(r"\bdescription\s+(?P<id>[\w.-]+)\s*(\((?P<features>[^)]*)\))?")
+_BLOCK = re.compile(r"\b(?P<kind>network|system)\s+(?P<id>[\w.-]+)\s*\(")
+_CONNECTION = re.compile(r"\bnet_interface\.[0-9]+\.connection\s*=\s*'([^']*)'")
+_OUTBOUND = re.compile(r"\boutbound\s*=\s*'yes'")
 _NAME_FEATURE = re.compile(r"\bname\s*=\s*'([^']*)'")
 _DEPLOY = re.compile(
     r"\bdeploy\s+(?P<system>[\w.-]+)\s+(?P<count>[0-9]+)"
@@ -50,7 +53,7 @@ _DEPLOY = re.compile(
 _FEATURE = re.compile(r"(?P<key>[\w.]+)\s*(?P<operator>>=|<=|=|>|<)\s*(?:(?P<number>[0-9.]+)\s*(?P<unit>[kmgt]i?b?\b)?|'(?P<word>[^']*)')", re.IGNORECASE)
 _SECRET = re.compile(
     r"(?P<key>\b[\w.]*(?:password|passwd|passphrase|private_key|secret|token)[\w.]*[ \t]*[=:][ \t]*)"
-    r"(?P<value>'[^']*'|\"[^\"\n]*\"|[|>][+-]?[ \t]*\n(?P<indent>[ \t]+)[^\n]*(?:\n(?P=indent)[^\n]*)*|[^\s'\"#{|>][^\s#]*)",
+    r"(?P<value>'(?:[^\\']|\\.)*'|\"[^\"\n]*\"?|[|>][+-]?[ \t]*\n(?P<indent>[ \t]+)[^\n]*(?:\n(?P=indent)[^\n]*)*|[^\s'\"#{|>][^\s#]*)",
     re.IGNORECASE,
 )
 
@@ -66,6 +69,11 @@ class ImError(Exception):
         super().__init__(message)
         self.code = code
         self.lost = lost
+
+    @property
+    def passing(self):
+        """Whether another look may go better."""
+        return self.lost or self.code is None
 
 
 class Gone(ImError):
@@ -297,6 +305,20 @@ class Im:
                     unfinished.append(infrastructure)
         return unfinished
 
+    def making(self, infrastructure):
+        """Return the VMs, whether some are being made, and those that the server was ended while it made them.
+
+        These it has from its database, where one counts as failed that was not configured yet.
+        """
+        try:
+            there = json.loads(self._value("data", str, "GET", f"/infrastructures/{quote(infrastructure)}/data"))["vm_list"]
+        except (ValueError, KeyError, TypeError):
+            raise ImError(self._foreign("its answer has no list of VMs")) from None
+        # Some clouds' VMs count as destroyed until the cloud has taken the order.
+        making = any(vm.get("creating") and vm.get("configured") is None for vm in there)
+        vms = {str(vm.get("im_id")): vm for vm in there if not vm.get("destroy")}
+        return list(vms), making, [vm for vm, of in vms.items() if of.get("creating") and of.get("configured") is False]
+
     def add(self, infrastructure, text, media_type=RADL):
         """Add VMs; return their ids."""
         return self._uris("POST", f"/infrastructures/{quote(infrastructure)}", text, media_type)
@@ -450,9 +472,9 @@ def _number(vm):
     return (int(vm), vm) if vm.isdigit() else (0, vm)
 
 
-def _bare(text):
-    """Return a RADL with blanks in the place of what it quotes."""
-    return _QUOTED.sub(lambda match: " " * len(match[0]), text)
+def _bare(text, kept=""):
+    """Return a RADL with blanks in the place of what it quotes, but for what begins with the character that is kept."""
+    return _QUOTED.sub(lambda match: match[0] if match[0][0] == kept else " " * len(match[0]), text)
 
 
 def radl_name(text):
@@ -470,6 +492,20 @@ def radl_counts(text):
     for match in _DEPLOY.finditer(_bare(text)):
         counts[match["system"]] = counts.get(match["system"], 0) + int(match["count"])
     return counts
+
+
+def radl_public_systems(text):
+    """Return the systems of a RADL that have an interface in a network that is open to outside."""
+    public, connections = set(), {}
+    bare, strings = _bare(text), _bare(text, kept="'")
+    for block in _BLOCK.finditer(bare):
+        following = _BLOCK.search(bare, block.end())
+        features = strings[block.end() : following.start() if following else len(text)]
+        if block["kind"] == "system":
+            connections[block["id"]] = set(_CONNECTION.findall(features))
+        elif _OUTBOUND.search(features):
+            public.add(block["id"])
+    return {system for system, networks in connections.items() if networks & public}
 
 
 def radl_deploying(text, counts):
@@ -510,7 +546,10 @@ def radl_fits(text, classes):
 
 def radl_secrets(text):
     """Return the values in a RADL or TOSCA document that its keys call secret."""
-    values = {match["value"].strip("'\"") for match in _SECRET.finditer(text)}
+    values = {match["value"] for match in _SECRET.finditer(text)}
+    # Without quotes it ends there, where it is in braces.
+    values |= {re.split(r"[,}\]]", value)[0] for value in values if value[0] not in "'\""}
+    values = {value.strip("'\"").replace("\\'", "'") for value in values}
     return {value for value in values if value.lower() not in ("", "true", "false", "null", "none")}
 
 
@@ -523,18 +562,18 @@ def describe_vm(vm, classes):
     """Return what the server's RADL of a VM says of it, under plain names; None for what is not there."""
     system = next((item for item in classes if item.get("class") == "system"), {})
     networks = {item.get("id"): item for item in classes if item.get("class") == "network"}
-    private, public, port = None, None, 22
+    private, public, used = None, None, []
     number = 0
     while f"net_interface.{number}.connection" in system or f"net_interface.{number}.ip" in system:
         address = system.get(f"net_interface.{number}.ip")
         network = networks.get(system.get(f"net_interface.{number}.connection"), {})
-        outside = network.get("outbound") == "yes" or (not network and address and not _is_private(address))
-        if outside:
+        if network.get("outbound") == "yes" or (not network and address and not _is_private(address)):
             public = public or address
-            port = _ssh_port(network.get("outports"), port)
+            used.append(network)
         else:
             private = private or address
         number += 1
+    others = [network for network in networks.values() if network.get("outbound") == "yes" and network not in used]
     credentials = "disk.0.os.credentials."
     return {
         "id": vm,
@@ -543,7 +582,7 @@ def describe_vm(vm, classes):
         "hostname": system.get("net_interface.0.dns_name"),
         "private_ip": private,
         "public_ip": public,
-        "ssh_port": port,
+        "ssh_port": _ssh_port([*others, *used]) if public else 22,
         "user": system.get(f"{credentials}new.username") or system.get(f"{credentials}username"),
         "password": system.get(f"{credentials}new.password") or system.get(f"{credentials}password"),
         "private_key": system.get(f"{credentials}new.private_key") or system.get(f"{credentials}private_key"),
@@ -557,10 +596,11 @@ def _is_private(address):
         return True
 
 
-def _ssh_port(outports, otherwise):
-    """Return the outer port of `OUTER/tcp-22/tcp` in a network's outports."""
-    for item in re.split(r"[,\s]+", outports or ""):
-        match = re.fullmatch(r"(\d+)(/tcp)?-22(/tcp)?", item)
+def _ssh_port(networks):
+    """Return the outer port in the last of networks' outports that lead to port 22: `OUTER/tcp-22/tcp`, maybe after `NETWORK/BITS-`."""
+    port = 22
+    for item in (item for network in networks for item in re.split(r"[,\s]+", network.get("outports") or "")):
+        match = re.fullmatch(r"(?:[0-9.]+/[0-9]+-)?(?:([0-9]+)(?:/tcp)?-)?22(?:/tcp)?", item)
         if match:
-            return int(match[1])
-    return otherwise
+            port = int(match[1] or 22)
+    return port

@@ -31,12 +31,16 @@ CONNECTION = {
 # Of a VM's description, what is returned only when it is asked for.
 SECRETS = ("password", "private_key")
 CONTMSG_END = 1500
-# How long VMs may take to be known, from the moment when their infrastructure is.
-SETTLE_SECONDS = 5
+# How long a server may take to begin with the VMs: it asks the cloud for images and kinds of machines first.
+BEGIN_SECONDS = 60
 
 
 class TimeIsOver(ImError):
     """What was waited for did not come in time."""
+
+
+class BrokenOff(ImError):
+    """The server was ended while it made VMs, and does not go on with them."""
 
 
 def connect(module):
@@ -109,44 +113,63 @@ def looks(timeout, first_poll, last_poll):
     yield False
 
 
+class Making:
+    """Tells whether a server goes on making an infrastructure's VMs; `whole` says of VMs, none of them left, that they are all."""
+
+    def __init__(self, im, infrastructure, whole=bool):
+        self.im, self.infrastructure, self.whole = im, infrastructure, whole
+        self.since = None
+
+    def look(self):
+        """Return the VMs, and those left that nobody goes on making; None as long as somebody may go on."""
+        vms, making, left = self.im.making(self.infrastructure)
+        if making:
+            self.since = None
+            return None
+        if not left and self.whole(vms):
+            return vms, left
+        # Another server of the same database may be making them.
+        self.since = self.since or time.monotonic()
+        return (vms, left) if time.monotonic() - self.since >= BEGIN_SECONDS else None
+
+
 def wait_for(im, infrastructure, wanted, timeout, first_poll, last_poll, say=lambda line: None):
     """Wait until the infrastructure's state is one of those wanted; `say` each change of what is seen.
 
-    An Infrastructure Manager that does not answer for a while is asked again. Raises TimeIsOver, or ImError when the
-    infrastructure vanishes, or ends in another state, with the states of its VMs and the end of its contextualization.
+    An Infrastructure Manager that does not answer for a while is asked again. Raises TimeIsOver, BrokenOff, or ImError
+    when the infrastructure vanishes, or ends in another state, with the states of its VMs and the end of its
+    contextualization.
     """
-    said, unseen, empty_since = None, False, None
+    said, making = None, Making(im, infrastructure)
     for more in looks(timeout, first_poll, last_poll):
         try:
             state = im.state(infrastructure)
+            made = making.look() if state["state"] == "pending" else None
         except Gone:
             raise Gone(f"infrastructure {infrastructure} vanished while it was waited for: somebody destroyed it", 404) from None
         except ImError as error:
-            if error.code is not None and not error.lost:
+            if not error.passing:
                 raise
             seen = f"could not be seen at last ({error})"
-            unseen = True
         else:
             line = f"is {state['state']} (VMs: {_summary(state['vm_states'])})"
             if line != said:
                 say(f"infrastructure {infrastructure} {line}")
                 said = line
-            if state["state"] in wanted:
+            if state["state"] in wanted and ("off" in wanted or not _ended(state)):
                 return
             if state["state"] in ENDED and not _changing(state):
                 raise ImError(_failure(im, infrastructure, state))
+            if made and (made[1] or not made[0]):
+                raise BrokenOff(f"infrastructure {infrastructure} is {state['state']}: {_broken_off(made[1])}")
             seen = line
-            # A server that was started again goes on with the VMs that it knows, and with nothing where it knows none.
-            empty_since = (empty_since or time.monotonic()) if is_empty(state) else None
-            if unseen and empty_since and time.monotonic() - empty_since > SETTLE_SECONDS:
-                raise ImError(f"infrastructure {infrastructure} has no VMs: the Infrastructure Manager was ended while it made them. Run this again")
         if not more:
             raise TimeIsOver(f"infrastructure {infrastructure} {seen}, not {' or '.join(wanted)} after {timeout} s, and goes on")
 
 
-def is_empty(state):
-    """Return whether an infrastructure has no VMs yet."""
-    return state["state"] == "pending" and not state["vm_states"]
+def _broken_off(vms):
+    which = f"VMs {', '.join(vms)}" if vms else "its VMs"
+    return f"the Infrastructure Manager was ended while it made {which}. Run this again, which makes them"
 
 
 def _summary(states):
@@ -155,15 +178,27 @@ def _summary(states):
     return ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none yet"
 
 
+def _ended(state):
+    """Return the VMs that are not there any more, which an infrastructure's own state need not show."""
+    return [vm for vm, of in state["vm_states"].items() if of == "off"]
+
+
 def _changing(state):
     return any(vm not in ENDED for vm in state["vm_states"].values())
 
 
 def _failure(im, infrastructure, state):
+    states = ", ".join(f"{vm} {of}" for vm, of in state["vm_states"].items()) or "none"
+    what = f"infrastructure {infrastructure} is {state['state']} (VMs: {states})"
     try:
+        left = im.making(infrastructure)[2]
         contmsg = im.contmsg(infrastructure)
     except ImError as error:
-        contmsg = str(error)
-    states = ", ".join(f"{vm} {of}" for vm, of in state["vm_states"].items()) or "none"
-    words = im.scrub(contmsg)[-CONTMSG_END:].strip() or "(none)"
-    return f"infrastructure {infrastructure} is {state['state']} (VMs: {states}). The end of its contextualization: {words}"
+        return f"{what}. Why could not be seen: {error}"
+    if left:
+        return f"{what}: {_broken_off(left)}"
+    if _ended(state):
+        which = ", ".join(_ended(state))
+        return f"{what}. VMs {which} were ended in their cloud, or stopped there: start them, or remove them with im_vm and run this again"
+    words = im.scrub(contmsg)[-CONTMSG_END:].strip() or "(none: run this again, which configures it)"
+    return f"{what}. The end of its contextualization: {words}"

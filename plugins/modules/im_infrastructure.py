@@ -209,12 +209,12 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
 )
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import (
     CONNECTION,
-    SETTLE_SECONDS,
+    BrokenOff,
+    Making,
     TimeIsOver,
     choose,
     connect,
     describe,
-    is_empty,
     looks,
     only,
     wait_for,
@@ -229,8 +229,6 @@ except ImportError:
 LOST_SECONDS = 12
 # How often a call is made that can be made twice.
 TRIES = 3
-# VMs are added before the call is answered, so that it is lost where a cloud is slow; in calls' time limits.
-ADDING_TIMEOUTS = 10
 
 
 class Infrastructure:
@@ -282,12 +280,64 @@ class Infrastructure:
         return name or own
 
     def present(self):
-        if self.id is None or self.is_broken_off():
+        left = []
+        if self.id and self.text is not None and not self.module.check_mode:
+            left = self.settled()
+        if self.id is None:
             return self.create()
-        changed, before, after = (False, {}, {}) if self.media_type == TOSCA or self.text is None else self.resize()
+        if left is None:
+            return False, {}, {}
+        changed, before, after = (False, {}, {}) if self.media_type == TOSCA or self.text is None else self.resize(left)
         if not changed and self.im.state(self.id)["state"] == "unconfigured":
             return self.reconfigure()
         return changed, before, after
+
+    def settled(self):
+        """Wait until no VMs are being made, which could not be counted; return those that nobody goes on making.
+
+        An infrastructure that has no others is destroyed. None means that they are being made, and not to be waited for.
+        """
+        making = Making(self.im, self.id)
+        for more in self.looks():
+            try:
+                made = making.look()
+            except ImError as error:
+                if not more or not error.passing:
+                    raise
+                continue
+            if made is None:
+                continue
+            vms, left = made
+            if len(left) < len(vms) or vms and self.params["infrastructure_id"]:
+                return left
+            if self.params["infrastructure_id"]:
+                raise ImError(f"infrastructure {self.id} has no VMs, and nobody makes any: destroy it, and create it by its name")
+            if self.cleared():
+                return None
+            making = Making(self.im, self.id)
+        if not self.params["wait"]:
+            return None
+        raise TimeIsOver(f"infrastructure {self.id} is still getting VMs after {self.params['wait_timeout']} s: run this again later")
+
+    def cleared(self):
+        """Destroy an infrastructure all of whose VMs nobody goes on making; return whether that could be done."""
+        try:
+            self.im.destroy(self.id)
+        except Gone:
+            pass
+        except ImError as error:
+            # The server refuses while it makes VMs.
+            if error.code == 409:
+                return False
+            raise
+        self.wait_until_gone()
+        self.module.warn(f"infrastructure {self.id} was broken off, and is made again: see that its cloud has no VM of the first one")
+        self.id = None
+        return True
+
+    def looks(self):
+        """Return the looks of a wait; one where the user does not want to wait."""
+        return looks(self.params["wait_timeout"] if self.params["wait"] else 0, self.params["poll"], 10 * self.params["poll"])
 
     def create(self):
         """Create it; return whether anything changed, and the numbers of VMs before and after."""
@@ -308,28 +358,7 @@ class Infrastructure:
             if not error.lost:
                 raise
             self.id = self.look_for_lost(error, before)
-            if self.is_broken_off():
-                return self.create()
         return True, {}, counts
-
-    def is_broken_off(self):
-        """Remove an infrastructure that has a name and nothing else since the server ended; return whether it was one."""
-        if self.params["infrastructure_id"] or self.text is None or self.module.check_mode:
-            return False
-        for _look in looks(SETTLE_SECONDS, SETTLE_SECONDS / 5, SETTLE_SECONDS / 5):
-            if not is_empty(self.im.state(self.id)):
-                return False
-        try:
-            self.im.destroy(self.id)
-        except Gone:
-            pass
-        except ImError as error:
-            # The server refuses while it makes VMs.
-            if error.code == 409:
-                return False
-            raise
-        self.wait_until_gone()
-        return True
 
     def counts(self):
         """Return how many VMs of each system the RADL deploys, which may not be none."""
@@ -355,13 +384,13 @@ class Infrastructure:
             seen = f"There is no infrastructure {self.name} now: run this again"
         raise ImError(f"{str(error).rstrip('.')}. {seen}", error.code, lost=True)
 
-    def resize(self):
-        """Bring the number of VMs to the RADL's; return whether anything changed, and the numbers before and after."""
+    def resize(self, left):
+        """Bring the number of VMs to the RADL's, without those left; return whether anything changed, and the numbers before and after."""
         after = self.counts()
-        there = self.settled(after)
+        there = self.there(left)
         before = {system: len(vms) for system, vms in there.items()}
         missing = {system: count - before.get(system, 0) for system, count in after.items() if count > before.get(system, 0)}
-        surplus = [vm for system, vms in there.items() for vm in self.surplus(vms, len(vms) - after.get(system, 0))]
+        surplus = left + [vm for system, vms in there.items() for vm in self.surplus(vms, len(vms) - after.get(system, 0))]
         if not self.module.check_mode:
             if surplus:
                 # With new ones to come, all are configured once, then.
@@ -370,24 +399,16 @@ class Infrastructure:
                 self.add(missing, after)
         return bool(missing or surplus), before, after
 
-    def settled(self, after):
-        """Return the VMs; those that are just being made are waited for, or they would be made twice."""
-        for _look in looks(0 if self.module.check_mode else 2 * SETTLE_SECONDS, SETTLE_SECONDS / 5, SETTLE_SECONDS / 5):
-            there = self.there()
-            if {system: len(vms) for system, vms in there.items()} == after or self.im.state(self.id)["state"] != "pending":
-                break
-        return there
-
-    def there(self):
+    def there(self, without=()):
         """Return ids and host names of the VMs by system, the oldest first."""
         there = {}
-        for vm in self.im.vms(self.id):
+        for vm in (vm for vm in self.im.vms(self.id) if vm not in without):
             described = self.im.vm(self.id, vm)
             there.setdefault(described["system"], []).append((vm, described["hostname"]))
         return there
 
     def add(self, missing, after):
-        """Add VMs; where no answer comes, wait until they are there."""
+        """Add VMs; where no answer comes, which is so where a cloud is slow, wait until they are there."""
         try:
             self.im.add(self.id, radl_deploying(self.text, missing))
             return
@@ -395,13 +416,18 @@ class Infrastructure:
             if not error.lost or error.code:
                 raise
             lost = error
-        for _look in looks(min(self.params["wait_timeout"], ADDING_TIMEOUTS * self.params["timeout"]), self.params["poll"], 10 * self.params["poll"]):
+        making = Making(self.im, self.id, lambda vms: len(vms) == sum(after.values()))
+        for _look in looks(self.params["wait_timeout"], self.params["poll"], 10 * self.params["poll"]):
             try:
-                if {system: len(vms) for system, vms in self.there().items()} == after:
-                    return
+                made = making.look()
             except ImError as error:
-                if error.code is not None and not error.lost:
+                if not error.passing:
                     raise
+                continue
+            if made and len(made[0]) == sum(after.values()) and not made[1]:
+                return
+            if made:
+                break
         raise ImError(f"{lost}. The VMs are not all there: run this again, which counts them first", lost=True)
 
     def surplus(self, vms, count):
@@ -422,16 +448,15 @@ class Infrastructure:
     def destroy(self, force=False):
         """Start to destroy it: later when VMs are just being added, and again when no answer came."""
         lost = 0
-        for more in looks(self.params["wait_timeout"] if self.params["wait"] else 0, self.params["poll"], 10 * self.params["poll"]):
+        for more in self.looks():
             try:
                 self.im.destroy(self.id, force)
                 return
             except Gone:
                 return
             except ImError as error:
-                unanswered = error.lost or error.code is None
-                lost += unanswered
-                if not more or lost == TRIES or not unanswered and error.code != 409:
+                lost += error.passing
+                if not more or lost == TRIES or not error.passing and error.code != 409:
                     raise
 
     def operate(self, operation, end):
@@ -486,7 +511,7 @@ class Infrastructure:
             except Gone:
                 return
             except ImError as error:
-                if error.code is not None and not error.lost:
+                if not error.passing:
                     raise
                 continue
             if state == "deleting":
@@ -538,6 +563,17 @@ ENDS = {
 }
 
 
+def wait_for_it(it, created):
+    """Wait; what was just created, and broken off before it had VMs, is created again."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            return it.wait(ENDS[it.params["state"]])
+        except BrokenOff:
+            if not created or attempt == TRIES or not it.cleared():
+                raise
+            it.create()
+
+
 def finish(module, it, created, changed):
     """Wait where that is wanted, and return what there is then."""
     state = module.params["state"]
@@ -549,9 +585,9 @@ def finish(module, it, created, changed):
         if module.params["wait"] and changed:
             it.wait_until_gone()
         return {"state": "absent"}
-    if module.params["wait"] and (changed or state == "present" and it.im.state(it.id)["state"] not in ("stopped", "off")):
+    if module.params["wait"] and (changed or state == "present" and it.im.state(it.id)["state"] != "stopped"):
         try:
-            it.wait(ENDS[state])
+            wait_for_it(it, created)
         except TimeIsOver as error:
             if created and module.params["on_timeout"] == "destroy":
                 it.give_up(error)

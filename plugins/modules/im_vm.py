@@ -168,7 +168,7 @@ def wait(vm, wanted):
         try:
             state = vm.state()
         except ImError as error:
-            if error.code is not None and not error.lost:
+            if not error.passing:
                 raise
             state = f"not to be seen ({error})"
         if state in wanted:

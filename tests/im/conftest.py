@@ -20,22 +20,34 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[2]
 SECRET = "planted-0123456789"
 AUTH = [{"type": "InfrastructureManager", "username": "tester", "password": SECRET}, {"id": "dummy", "type": "Dummy"}]
+# Our clouds have no machines to look for.
+IMPATIENT = """
+from ansible_collections.deeptrain.cluster.plugins.module_utils import im_module
+from ansible_collections.deeptrain.cluster.plugins.modules import {module}
+
+im_module.BEGIN_SECONDS = 3
+{module}.main()
+"""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
 
 
 class Server:
     """The Infrastructure Manager, which can be killed and started again on the same database."""
 
-    def __init__(self, directory: Path):
-        self.directory = directory
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+    def __init__(self, directory: Path, program: str = "tools/im_server/serve.py", **environment: str):
+        self.directory, self.program, self.environment = directory, program, environment
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen | None = None
 
     def start(self) -> None:
         python = PROJECT / ".cache/venv-im/bin/python"
-        command = [str(python), str(PROJECT / "tools/im_server/serve.py"), str(self.directory), "--port", str(self.port), "--quick"]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command = [str(python), str(PROJECT / self.program), str(self.directory), "--port", str(self.port), "--quick"]
+        self.process = subprocess.Popen(command, env={**os.environ, **self.environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         end = time.monotonic() + 60
         while not self.answers():
             assert self.process.poll() is None, f"the Infrastructure Manager ended with {self.process.returncode}"
@@ -60,15 +72,15 @@ class Server:
 class Modules:
     """Runs modules against the server."""
 
-    def __init__(self, server: Server):
-        self.server = server
+    def __init__(self, server: Server, auth: list[dict] = AUTH):
+        self.server, self.auth = server, auth
 
     def start(self, module: str, check: bool = False, **arguments) -> subprocess.Popen:
-        given = {"url": self.server.url, "auth": AUTH, "poll": 0.2, "wait_timeout": 60, "_ansible_check_mode": check, **arguments}
+        given = {"url": self.server.url, "auth": self.auth, "poll": 0.2, "wait_timeout": 60, "_ansible_check_mode": check, **arguments}
         if module.endswith("_info"):
             del given["poll"], given["wait_timeout"]
         process = subprocess.Popen(
-            [sys.executable, "-m", f"ansible_collections.deeptrain.cluster.plugins.modules.{module}"],
+            [sys.executable, "-c", IMPATIENT.format(module=module)],
             env={**os.environ, "PYTHONPATH": str(PROJECT / ".cache"), "no_proxy": "127.0.0.1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

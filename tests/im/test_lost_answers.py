@@ -21,6 +21,7 @@ from conftest import AUTH
 
 # As long as the Infrastructure Manager takes to answer, at most.
 LONGEST = 0.04
+KILLS, SEED = int(os.environ.get("IM_KILLS", "6")), int(os.environ.get("IM_SEED", "1"))
 
 
 class Between(BaseHTTPRequestHandler):
@@ -91,12 +92,9 @@ def end(running, server):
     return json.loads(output) if output else None
 
 
-# A server that is killed at some moments leaves an infrastructure pending for ever, which the module does not mend yet.
-@pytest.mark.skipif("IM_KILLS" not in os.environ, reason="IM_KILLS, the number of kills, is not set")
 def test_creation_is_cut_off(modules, between, radl):
-    kills, seed = int(os.environ["IM_KILLS"]), int(os.environ.get("IM_SEED", "1"))
-    chance, im, seen = random.Random(seed), Im(modules.server.url, AUTH), Counter()
-    for number in range(kills):
+    chance, im, seen = random.Random(SEED), Im(modules.server.url, AUTH), Counter()
+    for number in range(KILLS):
         name, victim, running = f"kill-{number}", ("server", "module", "answer")[number % 3], []
         between.cuts["POST", "/infrastructures"] = cutter(modules, running, victim, chance.uniform(0, LONGEST))
         running.append(modules.start("im_infrastructure", radl=radl(1, name), url=between.url))
@@ -116,7 +114,7 @@ def test_creation_is_cut_off(modules, between, radl):
         assert outcome != "found" or not again["changed"]
         # One of each name, and none without: that would be an orphan.
         assert sorted(map(str, map(im.name, im.infrastructures()))) == sorted(f"kill-{of}" for of in range(number + 1)), (victim, outcome)
-    print(f"{kills} kills: {dict(seen)}")
+    print(f"{KILLS} kills: {dict(seen)}")
 
 
 @pytest.mark.parametrize("victim", ["server", "answer"])
@@ -127,6 +125,21 @@ def test_destruction_is_cut_off(modules, between, radl, victim):
     running = modules.start("im_infrastructure", name="cluster", state="absent", url=between.url, poll=1)
     assert not end(running, modules.server).get("failed")
     assert modules.all() == {}
+
+
+def test_adding_is_cut_off(modules, between, radl):
+    chance, seen = random.Random(SEED), Counter()
+    for _number in range(KILLS // 3):
+        made = modules.done("im_infrastructure", radl=radl(1))
+        between.cuts["POST", f"/infrastructures/{made['infrastructure_id']}"] = cutter(modules, [], "server", chance.uniform(0, 2 * LONGEST))
+        result = end(modules.start("im_infrastructure", radl=radl(3), url=between.url), modules.server)
+        assert not result.get("failed") or "un this again" in result["msg"] or "is unconfigured (VMs: " in result["msg"]
+        again = modules.done("im_infrastructure", radl=radl(3))
+        assert (again["infrastructure_id"], again["state"]) == (made["infrastructure_id"], "configured")
+        assert [vm["system"] for vm in again["vms"]].count("worker") == 3
+        seen["found" if not result.get("failed") else "not carried out", again["diff"]["before"].get("worker")] += 1
+        modules.done("im_infrastructure", name="cluster", state="absent")
+    print(f"{KILLS // 3} kills: {dict(seen)}")
 
 
 def test_new_vms_are_counted_when_no_answer_came(modules, between, radl):

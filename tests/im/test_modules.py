@@ -9,11 +9,13 @@ import json
 import time
 
 import pytest
-from ansible_collections.deeptrain.cluster.plugins.module_utils.im import Im
-from conftest import AUTH
+from ansible_collections.deeptrain.cluster.plugins.module_utils.im import Im, ImError
+from conftest import AUTH, SECRET, Modules
 
 # The Infrastructure Manager tries for minutes to reach a VM that the Dummy cloud only pretends to have.
 ENDLESS = {"context": "", "network": " outbound = 'yes' "}
+
+OTHER = [{"type": "InfrastructureManager", "username": "other", "password": SECRET}, AUTH[1]]
 
 
 def counts(result: dict) -> dict[str, int]:
@@ -127,6 +129,39 @@ def test_bad_input(modules, arguments, words):
     assert result["failed"]
     assert words in result["msg"]
     assert modules.all() == {}
+
+
+def test_refusals_of_the_real_one(modules, radl):
+    made = modules.done("im_infrastructure", radl=radl(1))["infrastructure_id"]
+    im, other, nobody = (Im(modules.server.url, auth) for auth in (AUTH, OTHER, AUTH))
+    nobody._header = "Basic dGVzdGVyOnRlc3Rlcg=="
+    for code, words, call in (
+        (400, "Error Creating Inf.", lambda: im.create("deploy nothing 1")),
+        (401, "See the entry of type InfrastructureManager in auth", nobody.infrastructures),
+        (403, "It belongs to another user", lambda: other.state(made)),
+        (404, "It is gone, or was never there", lambda: im.state("nowhere")),
+        (415, "Unsupported", lambda: im.create(radl(1), "text/csv")),
+        (422, "path.prop: Input should be", lambda: im._call("GET", f"/infrastructures/{made}/nothing")),
+    ):
+        with pytest.raises(ImError, match=words) as caught:
+            call()
+        assert caught.value.code == code
+    for arguments in ({"radl": radl(1)}, {"state": "absent"}):
+        result = Modules(modules.server, OTHER).run("im_infrastructure", infrastructure_id=made, **arguments)
+        assert "there is no infrastructure" in result.get("msg", "") or (result["changed"], result["state"]) == (False, "absent")
+    assert list(modules.all()) == [made]
+
+
+def test_auth_file(modules, tmp_path):
+    file = tmp_path / "auth.dat"
+    file.write_text(f"type = InfrastructureManager; username = tester; password = {SECRET}\n")
+    file.chmod(0o644)
+    result = modules.done("im_infrastructure_info", auth=None, auth_file=str(file))
+    assert any(f"others can read auth_file {file}" in str(warning) for warning in result["warnings"])
+    file.chmod(0o600)
+    assert "warnings" not in modules.done("im_infrastructure_info", auth=None, auth_file=str(file))
+    file.write_text(f"type = InfrastructureManager; username = tester; password = {SECRET}\nid = one; password = {SECRET}\n")
+    assert "line 2 of the auth file has no type" in modules.run("im_infrastructure_info", auth=None, auth_file=str(file))["msg"]
 
 
 def test_two_of_one_name(modules, radl):

@@ -29,6 +29,7 @@ class Im:
     """The client, of infrastructures that a test gives: {id: (name, VMs)}."""
 
     url = "http://im"
+    systems = ""
 
     def __init__(self, infrastructures):
         self.known = {key: (name, [{**one, "id": str(number)} for number, one in enumerate(vms)]) for key, (name, vms) in infrastructures.items()}
@@ -41,8 +42,9 @@ class Im:
     def find(self, name):
         return [key for key in self.infrastructures() if self.known[key][0] == name]
 
-    def name(self, infrastructure):
-        return self.known[infrastructure][0]
+    def radl(self, infrastructure):
+        name = self.known[infrastructure][0]
+        return (f"description {name} ()\n" if name else "") + self.systems
 
     def state(self, infrastructure):
         self._see(infrastructure)
@@ -154,6 +156,20 @@ def test_jump_host(read, tmp_path):
     assert shlex.split(chosen["ProxyCommand"])[-1] == "203.0.113.2"
     with pytest.raises(AnsibleParserError, match=r"jump_host is ps-0.*\(chief-0, worker-0\)"):
         read(vms, name="deep", jump_host="ps-0")
+
+
+def test_address_that_lets_nobody_in(read):
+    im = Im({"inf-1": ("deep", [vm("chief", "10.0.0.1", "203.0.113.1"), vm("ps", "10.0.0.2", "203.0.113.2"), vm("worker", None, "203.0.113.3")])})
+    im.systems = (
+        "network public ( outbound = 'yes' )\nnetwork private ()\nsystem ps ( net_interface.0.connection = 'private' )\n"
+        "system chief ( net_interface.0.connection = 'public' and net_interface.1.connection = 'private' )\n"
+    )
+    inventory = read(im, name="deep")
+    ps = variables(inventory, "ps-0")
+    assert (ps["ansible_host"], ps["IM_NODE_PUBLIC_IP"]) == ("10.0.0.2", "203.0.113.2")
+    assert shlex.split(options_of(ps["ansible_ssh_common_args"])["ProxyCommand"])[-1] == "203.0.113.1"
+    # It has no other.
+    assert variables(inventory, "worker-0")["ansible_host"] == "203.0.113.3"
 
 
 def test_infrastructures_share_no_connection(read):

@@ -24,8 +24,11 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
     parse_auth_file,
     radl_counts,
     radl_deploying,
+    radl_masked,
     radl_name,
     radl_places,
+    radl_public_systems,
+    radl_secrets,
 )
 
 SECRET = "not-to-be-seen"
@@ -343,3 +346,72 @@ def test_vm():
     }
     assert describe_vm("4", [])["system"] is None
     assert describe_vm("5", [{"class": "system", "net_interface.0.ip": "192.0.3.5"}])["public_ip"] == "192.0.3.5"
+
+
+@pytest.mark.parametrize(
+    ("outports", "port"),
+    [
+        ("2022/tcp-22/tcp", 2022),
+        ("2022-22", 2022),
+        ("192.0.2.0/24-2022/tcp-22/tcp", 2022),
+        ("192.0.2.0/24-2022-22/tcp,198.51.100.7/32-2022-22/tcp", 2022),
+        ("192.0.2.0/24-22/tcp", 22),
+        ("2022/udp-22/udp,6006/tcp,22-2222,20:22/tcp", 22),
+        # As the Infrastructure Manager has it: the last one counts.
+        ("2022-22,22/tcp", 22),
+        (None, 22),
+    ],
+)
+@pytest.mark.parametrize("used", [True, False])
+def test_port_of_ssh(outports, port, used):
+    network = {"class": "network", "id": "public", "outbound": "yes", "outports": outports}
+    connection = {"net_interface.0.connection": "public"} if used else {}
+    vm = describe_vm("0", [network, {"class": "system", "net_interface.0.ip": "192.0.3.5", **connection}])
+    assert (vm["public_ip"], vm["ssh_port"]) == ("192.0.3.5", port)
+
+
+def test_port_of_ssh_without_an_address_outside():
+    network = {"class": "network", "id": "public", "outbound": "yes", "outports": "2022-22"}
+    assert describe_vm("0", [network, {"class": "system", "net_interface.0.ip": "10.0.0.5"}])["ssh_port"] == 22
+
+
+def test_port_of_ssh_is_that_of_the_vms_own_network():
+    networks = [{"class": "network", "id": name, "outbound": "yes", "outports": ports} for name, ports in (("own", "2022-22"), ("other", "2023-22"))]
+    for connection, port in (("own", 2022), ("other", 2023)):
+        system = {"class": "system", "net_interface.0.ip": "192.0.3.5", "net_interface.0.connection": connection}
+        assert describe_vm("0", [*networks, system])["ssh_port"] == port
+
+
+def test_systems_that_are_open_to_outside():
+    text = """
+        description x ( name = 'network closed ( outbound = \\'no\\'' )
+        network closed ( outbound = 'no' ) # network closed ( outbound = 'yes' )
+        network open ( outports = '22/tcp' and outbound = 'yes' )
+        system both ( net_interface.0.connection = 'closed' and net_interface.1.connection='open' and disk.0.applications contains (name = 'a') )
+        system inside ( net_interface.0.connection = 'closed' )
+        system none ()
+        configure inside ( @begin\nsystem inside ( net_interface.0.connection = 'open' )\n@end )
+        contextualize ( system inside configure inside step 1 )
+        """
+    assert radl_public_systems(text) == {"both"}
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ("disk.0.os.credentials.password = 'one two'", "one two"),
+        ("disk.0.os.credentials.private_key = 'one\ntwo'", "one\ntwo"),
+        (r"password = 'it\'s one'", "it's one"),
+        ('{password: "one"}', "one"),
+        ('{password: "one', "one"),
+        ("{password: one, user: x}", "one"),
+        ("{user: x, password: one}", "one"),
+        ("password: one,two", "one,two"),
+        ("s3_secret_access_key: one/two+three=  # four", "one/two+three="),
+        ("token: |\n  one\n  two\nother: x", "|\n  one\n  two"),
+    ],
+)
+def test_secrets_of_a_radl(text, secret):
+    assert secret in radl_secrets(text)
+    assert not any("x" in found or "four" in found for found in radl_secrets(text))
+    assert "one" not in radl_masked(text)

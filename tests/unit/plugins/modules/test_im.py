@@ -102,16 +102,18 @@ class Server(ThreadingHTTPServer):
         if method == "DELETE":
             for vm in path[3].split(","):
                 del one["vms"][vm]
-        words = {"radl": one["radl"], "contmsg": f"the log has {SECRET} and vm-password", "outputs": {"out": {"token": "vm-password"}}}
-        return 200, {path[2]: words.get(path[2], {"state": state, "vm_states": dict.fromkeys(one["vms"], state)})}
+        made = {"creating": False, "configured": True, **one.get("made", {})}
+        data = {"vm_list": [{"im_id": int(vm), "destroy": False, **made} for vm in one["vms"]]}
+        contmsg, outputs = f"the log has {SECRET} and vm-password", {"out": {"token": "vm-password"}}
+        words = {"data": json.dumps(data), "radl": one["radl"], "contmsg": contmsg, "outputs": outputs}
+        return 200, {path[2]: words.get(path[2], {"state": state, "vm_states": {**dict.fromkeys(one["vms"], state), **one.get("vm_states", {})}})}
 
 
 @pytest.fixture
 def server(monkeypatch):
     """Return the server, and let nobody wait for long."""
     monkeypatch.setattr(im_infrastructure, "LOST_SECONDS", 0.5)
-    monkeypatch.setattr(im_infrastructure, "SETTLE_SECONDS", 0.2)
-    monkeypatch.setattr(im_module, "SETTLE_SECONDS", 0.2)
+    monkeypatch.setattr(im_module, "BEGIN_SECONDS", 0.2)
     monkeypatch.setattr(client, "_NAME_PAUSES", (0.05, 0.05, 0))
     with Server() as made:
         thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
@@ -188,14 +190,59 @@ def test_what_a_server_left_without_a_name_is_removed(server, run):
     assert server.there == {}
 
 
-def test_what_a_server_left_without_vms_is_made_again(server, run):
+# VMs as a server has them that is making them, and as one has them that was ended then and started again.
+MAKING = {"creating": True, "configured": None}
+LEFT = {"creating": True, "configured": False}
+
+
+@pytest.mark.parametrize("vms", [{}, {"0": "worker"}])
+def test_what_a_server_left_unmade_is_made_again(server, run, vms):
     made = server.make(RADL)
-    server.there[made].update(vms={}, state="pending")
+    server.there[made].update(vms=vms, made=LEFT, state="pending")
     result = run(im_infrastructure, radl=RADL)
     assert (result["changed"], result["infrastructure_id"], list(server.there)) == (True, "i2", ["i2"])
 
 
-def test_what_a_server_is_just_making_is_waited_for(server, run):
+def test_vms_that_a_server_left_unmade_are_replaced(server, run):
+    made = server.make(RADL)
+    half = server.carry_out
+
+    def carry_out(method, path, body, query):
+        code, answer = half(method, path, body, query)
+        if path[2:] == ["data"]:
+            data = json.loads(answer["data"])
+            data["vm_list"][1].update(LEFT)
+            answer = {"data": json.dumps(data)}
+        if method == "DELETE":
+            server.carry_out = half
+        return code, answer
+
+    server.carry_out = carry_out
+    result = run(im_infrastructure, radl=RADL)
+    assert (result["infrastructure_id"], result["diff"]) == (made, {"before": {"worker": 1}, "after": {"worker": 2}})
+    assert server.asked.index("DELETE /infrastructures/ID/vms/1") < server.asked.index("POST /infrastructures/ID")
+
+
+def test_infrastructure_of_an_id_is_not_replaced(server, run):
+    made = server.make(RADL)
+    server.there[made].update(vms={}, state="pending")
+    result = run(im_infrastructure, radl=RADL, infrastructure_id=made)
+    assert "infrastructure i1 has no VMs, and nobody makes any: destroy it" in result["msg"]
+    assert list(server.there) == [made]
+
+
+def test_what_a_server_is_just_making_is_not_counted(server, run):
+    made = server.make(RADL)
+    there, vms = server.there[made], server.there[made]["vms"]
+    there.update(vms={"0": "worker"}, made=MAKING, state="pending")
+    assert "is still getting VMs after 1 s" in run(im_infrastructure, radl=RADL)["msg"]
+    assert not run(im_infrastructure, radl=RADL, wait=False)["changed"]
+    threading.Timer(0.5, lambda: there.update(vms=vms, made={}, state=None)).start()
+    result = run(im_infrastructure, radl=RADL)
+    assert (result["changed"], result["state"], len(result["vms"])) == (False, "configured", 2)
+
+
+def test_what_a_server_is_just_beginning_with_is_waited_for(server, run):
     made = server.make(RADL)
     vms = server.there[made]["vms"]
     server.there[made].update(vms={}, state="pending")
@@ -208,15 +255,34 @@ def test_what_a_server_is_just_making_is_waited_for(server, run):
 
     carry_out, server.carry_out = server.carry_out, refuse
     result = run(im_infrastructure, radl=RADL)
-    assert (result["infrastructure_id"], result["state"], len(vms)) == (made, "configured", 2)
+    assert (result["infrastructure_id"], result["state"], len(result["vms"])) == (made, "configured", 2)
 
 
-def test_server_that_ended_before_there_were_vms(server, run):
+def test_server_that_ends_while_it_makes_vms(server, run):
+    server.state = "pending"
+    deploy, server.deploy = server.deploy, lambda *arguments: None
+
+    def next_one(infrastructure, radl):
+        server.state = "configured"
+        deploy(infrastructure, radl)
+
+    destroyed = server.carry_out
+
+    def carry_out(method, path, body, query):
+        server.deploy = next_one if method == "DELETE" else server.deploy
+        return destroyed(method, path, body, query)
+
+    server.carry_out = carry_out
+    result = run(im_infrastructure, radl=RADL, wait_timeout=30)
+    assert (result["infrastructure_id"], result["state"], list(server.there)) == ("i2", "configured", ["i2"])
+
+
+def test_server_that_ends_again_and_again_while_it_makes_vms(server, run):
     server.state = "pending"
     server.deploy = lambda *arguments: None
-    server.breaks.append(("GET /infrastructures/ID/state", LOST))
     result = run(im_infrastructure, radl=RADL, wait_timeout=30)
-    assert "infrastructure i1 has no VMs: the Infrastructure Manager was ended while it made them. Run this again" in result["msg"]
+    assert "is pending: the Infrastructure Manager was ended while it made its VMs. Run this again" in result["msg"]
+    assert (result["infrastructure_id"], list(server.there)) == ("i3", ["i3"])
 
 
 @pytest.mark.parametrize(
@@ -240,6 +306,81 @@ def test_refusals_are_one_clear_failure(server, run, call, code, body, words):
     assert words in result["msg"]
     assert result["code"] == code
     assert server.there == {}
+
+
+EVERY_MODULE = [
+    (im_infrastructure, {"radl": RADL}),
+    (im_infrastructure, {"name": "cluster", "state": "absent"}),
+    (im_infrastructure_info, {"name": "cluster"}),
+    (im_infrastructure_info, {}),
+    (im_vm, {"name": "cluster", "vm": "0"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        ((400, {"message": "Error: bad", "code": 400}), "Error: bad"),
+        ((401, {"message": "Invalid credentials", "code": 401}), "Invalid credentials"),
+        ((403, {"message": "Access not granted", "code": 403}), "Access not granted"),
+        ((404, {"message": "Invalid infrastructure ID", "code": 404}), "Invalid infrastructure ID"),
+        ((422, {"detail": [{"loc": ["query"], "msg": "bad"}]}), "query: bad"),
+        ((500, b"oops"), "oops"),
+        ((502, b"<html>"), "a web page"),
+        (WEB_PAGE, "its answer is no JSON"),
+        ((200, b'{"uri-list": [{"u'), "its answer is no JSON"),
+        (LOST, "no answer from"),
+    ],
+)
+@pytest.mark.parametrize(("module", "arguments"), EVERY_MODULE)
+def test_every_module_fails_clearly(server, run, module, arguments, reply, words):
+    made = server.make(RADL)
+    server.breaks.append(("GET /infrastructures", reply))
+    assert words in run(module, **arguments)["msg"]
+    assert list(server.there) == [made]
+
+
+@pytest.mark.parametrize(("module", "arguments"), EVERY_MODULE)
+def test_every_module_without_a_server(server, run, module, arguments):
+    port = server.server_address[1]
+    assert "set ca_path to the authority" in run(module, url=f"https://127.0.0.1:{port}", **arguments)["msg"]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        assert "(timed out): see that the Infrastructure Manager runs there" in run(module, url=url, **{**arguments, "timeout": 1})["msg"]
+    assert "Connection refused" in run(module, url=url, **arguments)["msg"]
+
+
+@pytest.mark.parametrize("reply", [(500, b"oops"), (502, b"<html>"), WEB_PAGE, (200, b'{"state": {"sta'), LOST])
+@pytest.mark.parametrize("call", ["state", "data"])
+def test_bad_answer_while_waiting_is_asked_for_again(server, run, reply, call):
+    made = server.make(RADL)
+    server.there[made]["state"] = "pending"
+    threading.Timer(0.3, lambda: server.breaks.extend([(f"GET /infrastructures/ID/{call}", reply)] * 3)).start()
+    threading.Timer(0.6, lambda: server.there[made].update(state=None)).start()
+    result = run(im_infrastructure, radl=RADL, wait_timeout=5)
+    assert (result.get("state"), server.made) == ("configured", 1), result
+    assert len(server.breaks) < 3
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [(400, "oops"), (401, "See the entry of type InfrastructureManager"), (403, "belongs to another user"), (409, "try again")]
+)
+@pytest.mark.parametrize(
+    ("call", "arguments"),
+    [
+        ("POST /infrastructures/ID", {"radl": RADL.replace("worker 2", "worker 3")}),
+        ("DELETE /infrastructures/ID/vms/1", {"radl": RADL.replace("worker 2", "worker 1")}),
+        ("PUT /infrastructures/ID/stop", {"name": "cluster", "state": "stopped"}),
+        ("PUT /infrastructures/ID/reconfigure", {"name": "cluster", "state": "reconfigured"}),
+        ("DELETE /infrastructures/ID", {"name": "cluster", "state": "absent"}),
+    ],
+)
+def test_refusal_of_a_change(server, run, call, arguments, code, words):
+    made = server.make(RADL)
+    server.breaks += [(call, (code, {"message": "oops", "code": code}))] * 100
+    result = run(im_infrastructure, **arguments)
+    assert "oops" in result["msg"] and words in result["msg"]
+    assert (result["infrastructure_id"], len(server.there[made]["vms"])) == (made, 2)
 
 
 @pytest.mark.parametrize("text", ["description cluster ()\n", f"description cluster ()\n{SYSTEM}", f"description cluster ()\n{SYSTEM}deploy worker 0\n"])
@@ -286,6 +427,15 @@ def test_failure_keeps_what_there_is(server, run, state):
     result = run(im_infrastructure, radl=RADL, on_timeout="destroy")
     assert f"infrastructure i1 is {state} (VMs: 0 {state}, 1 {state}). The end of its contextualization: the log has ********" in result["msg"]
     assert (result["infrastructure_id"], len(server.there)) == ("i1", 1)
+
+
+@pytest.mark.parametrize("state", ["configured", "off"])
+def test_vm_that_was_ended_by_hand(server, run, state):
+    made = server.make(RADL)
+    server.there[made].update(state=state, vm_states={"1": "off"})
+    result = run(im_infrastructure, radl=RADL)
+    assert f"infrastructure i1 is {state} (VMs: 0 {state}, 1 off). VMs " in result["msg"]
+    assert "1 were ended in their cloud, or stopped there: start them, or remove them with im_vm" in result["msg"]
 
 
 def test_progress(server, run, tmp_path):

@@ -43,7 +43,7 @@ im: $(TEST_VENV) $(OLDEST_VENV) $(LINK) $(IM_VENV) $(MOTO_VENV)
 	@PYTHONPATH=.cache demo/run.sh python -m pytest -q -p no:cacheprovider tests/im
 
 im-run: prepare-tests
-	@DEEPTRAIN_TEST_HDFS_ARCHIVE=$(CURDIR)/$(HADOOP) demo/run.sh python -m pytest -q -p no:cacheprovider --durations=3 tests/im_run
+	@DEEPTRAIN_TEST_HDFS_ARCHIVE=$(CURDIR)/$(HADOOP) demo/run.sh python -m pytest -q -s -p no:cacheprovider --durations=3 tests/im_run
 
 molecule: prepare-tests
 	@demo/run.sh tests/molecule.sh

@@ -66,7 +66,7 @@ def running(cluster) -> set[str]:
 def wait_until_off(cluster) -> float:
     """Seconds until no node is on."""
     began = time.monotonic()
-    cluster.wait_until("all nodes are off", lambda: not running(cluster), 400)
+    cluster.wait_until("all nodes are off", lambda: not running(cluster), 600)
     return time.monotonic() - began
 
 
@@ -76,7 +76,7 @@ def until(cluster) -> float:
 
 def test_model_is_in_s3_and_no_node_alive_without_controller_and_manager(cluster, im):
     infrastructure = im.create(RADL)
-    cluster.play("firewall", **deadline(im, infrastructure.id, HOURS, 240)).succeeded()
+    cluster.play("firewall", **deadline(im, infrastructure.id, HOURS, 150)).succeeded()
     for node in cluster.nodes:
         assert secrets_on_nodes.find(cluster, node, PASSWORD) == []
     controller = cluster.start("train", **JOB)

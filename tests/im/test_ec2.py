@@ -14,6 +14,7 @@ import time
 
 import boto3
 import pytest
+from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import BEGIN_SECONDS
 from conftest import AUTH, PROJECT, SECRET, Modules, Server, free_port
 from test_examples import Renderer
 from test_inventory import PROGRAMS, Inventory
@@ -68,7 +69,7 @@ def ec2(cloud, tmp_path_factory):
     """Return modules of an Infrastructure Manager that has this cloud."""
     server = Server(tmp_path_factory.mktemp("im-ec2"), "tests/im/serve_ec2.py", AWS_ENDPOINT_URL=cloud.url)
     server.start()
-    yield Modules(server, [AUTH[0], {"id": "ec2", "type": "EC2", **KEY}])
+    yield Modules(server, [AUTH[0], {"id": "ec2", "type": "EC2", **KEY}], BEGIN_SECONDS)
     server.kill(signal.SIGTERM)
 
 

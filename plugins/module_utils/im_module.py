@@ -31,8 +31,9 @@ CONNECTION = {
 # Of a VM's description, what is returned only when it is asked for.
 SECRETS = ("password", "private_key")
 CONTMSG_END = 1500
-# How long a server may take to begin with the VMs: it asks the cloud for images and kinds of machines first.
-BEGIN_SECONDS = 60
+# How long a server may take to begin with the VMs. It asks the cloud for images and kinds of machines first, and makes the VMs
+# even of an infrastructure that is destroyed meanwhile, so that a short time would cost machines that nobody knows.
+BEGIN_SECONDS = 180
 
 
 class TimeIsOver(ImError):

@@ -15,12 +15,14 @@ description:
   - Creates an infrastructure from a RADL or a TOSCA document, adds and removes VMs of it, starts, stops, reconfigures and destroys it.
   - An infrastructure is known by O(infrastructure_id), or by O(name), which is the name that its RADL's C(description) gives it.
   - After an answer that was lost the module looks for the name before it would create an infrastructure, so that there is never a second one.
+  - VMs that the Infrastructure Manager was ended while it made, and does not go on with, are replaced. An infrastructure that has no others is
+    destroyed and created again, with a warning, since the Infrastructure Manager may not know a VM that its cloud was just making.
 extends_documentation_fragment: deeptrain.cluster.im
 options:
   state:
     description:
       - V(present) creates it where there is none, brings the number of VMs of each system to that of the RADL, and configures again one
-        whose contextualization has failed.
+        whose contextualization has failed. It fails where a VM was ended in its cloud.
       - V(absent) destroys it, and V(started) and V(stopped) start and stop all of its VMs.
       - V(reconfigured) runs its contextualization again, with the O(radl) where one is given.
     type: str
@@ -169,7 +171,7 @@ vms:
       type: str
       sample: 10.0.0.4
     public_ip:
-      description: Its address outside.
+      description: Its address outside. On EC2 all have one, and SSH answers where the RADL gives the VM a public network.
       type: str
       sample: 203.0.113.4
     ssh_port:

@@ -20,12 +20,13 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[2]
 SECRET = "planted-0123456789"
 AUTH = [{"type": "InfrastructureManager", "username": "tester", "password": SECRET}, {"id": "dummy", "type": "Dummy"}]
-# Our clouds have no machines to look for.
+# How soon the Dummy cloud has begun with its VMs.
+BEGIN_SECONDS = 3
 IMPATIENT = """
 from ansible_collections.deeptrain.cluster.plugins.module_utils import im_module
 from ansible_collections.deeptrain.cluster.plugins.modules import {module}
 
-im_module.BEGIN_SECONDS = 3
+im_module.BEGIN_SECONDS = {seconds}
 {module}.main()
 """
 
@@ -72,15 +73,15 @@ class Server:
 class Modules:
     """Runs modules against the server."""
 
-    def __init__(self, server: Server, auth: list[dict] = AUTH):
-        self.server, self.auth = server, auth
+    def __init__(self, server: Server, auth: list[dict] = AUTH, seconds: float = BEGIN_SECONDS):
+        self.server, self.auth, self.seconds = server, auth, seconds
 
     def start(self, module: str, check: bool = False, **arguments) -> subprocess.Popen:
         given = {"url": self.server.url, "auth": self.auth, "poll": 0.2, "wait_timeout": 60, "_ansible_check_mode": check, **arguments}
         if module.endswith("_info"):
             del given["poll"], given["wait_timeout"]
         process = subprocess.Popen(
-            [sys.executable, "-c", IMPATIENT.format(module=module)],
+            [sys.executable, "-c", IMPATIENT.format(module=module, seconds=self.seconds)],
             env={**os.environ, "PYTHONPATH": str(PROJECT / ".cache"), "no_proxy": "127.0.0.1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -14,6 +14,7 @@ import time
 
 import boto3
 import pytest
+from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import BEGIN_SECONDS
 from conftest import AUTH, PROJECT, SECRET, Modules, Server, free_port
 from test_examples import Renderer
 from test_inventory import PROGRAMS, Inventory
@@ -68,7 +69,7 @@ def ec2(cloud, tmp_path_factory):
     """Return modules of an Infrastructure Manager that has this cloud."""
     server = Server(tmp_path_factory.mktemp("im-ec2"), "tests/im/serve_ec2.py", AWS_ENDPOINT_URL=cloud.url)
     server.start()
-    yield Modules(server, [AUTH[0], {"id": "ec2", "type": "EC2", **KEY}])
+    yield Modules(server, [AUTH[0], {"id": "ec2", "type": "EC2", **KEY}], BEGIN_SECONDS)
     server.kill(signal.SIGTERM)
 
 
@@ -142,8 +143,10 @@ def test_machine_that_was_ended_by_hand(ec2, cloud, radl):
     address = ec2.done("im_infrastructure", radl=radl(1))["vms"][2]["private_ip"]
     [worker] = [machine["InstanceId"] for machine in cloud.machines() if machine["PrivateIpAddress"] == address]
     cloud.client.terminate_instances(InstanceIds=[worker])
-    # The Infrastructure Manager looks each second.
-    time.sleep(2)
+    end = time.monotonic() + 30
+    while ec2.done("im_infrastructure_info", name="deeptrain")["infrastructures"][0]["vms"][2]["state"] != "off":
+        assert time.monotonic() < end
+        time.sleep(0.5)
     assert "VMs 2 were ended in their cloud" in ec2.run("im_infrastructure", radl=radl(1))["msg"]
     # moto, unlike EC2, refuses to end it once more.
     assert "could not be destroyed" in ec2.run("im_infrastructure", name="deeptrain", state="absent")["msg"]

@@ -20,6 +20,8 @@ from deeptrain.hdfs import Unavailable
 
 HOUR = 3600
 DAYS = 10 * 24 * HOUR * 1000
+# The same on all nodes, as HDFS has told them.
+LONG_AGO = deadline.milliseconds() - DAYS
 
 
 class Memory:
@@ -143,6 +145,25 @@ def test_in_hdfs_it_is_one_file_with_its_times(hdfs, monkeypatch):
     assert list(hdfs.files()) == [deadline.SHARED]
 
 
+def test_a_full_disk_does_not_end_the_machine(node, monkeypatch, capsys):
+    config = node()
+
+    def full(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    watch(config, deadline.milliseconds())
+    monkeypatch.setattr("os.replace", full)
+    assert look(config).until > deadline.milliseconds()
+    assert os.listdir(config["directory"]) == [deadline.WATCHED]
+    assert "cannot be kept here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("failed, at_work", [(True, True), (False, False)])
+def test_what_cannot_be_seen_is_at_work(monkeypatch, failed, at_work):
+    monkeypatch.setattr(deadline, "systemctl", lambda *_arguments: None if failed else "")
+    assert deadline.at_work("deeptrain-train@*.service") is at_work
+
+
 class Systemd:
     """Units that end after a few looks, and what was asked of them."""
 
@@ -168,7 +189,7 @@ def systemd(monkeypatch):
 
 
 def over(config):
-    watch(config, deadline.milliseconds() - DAYS)
+    watch(config, LONG_AGO)
     return config
 
 

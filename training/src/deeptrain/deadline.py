@@ -69,11 +69,19 @@ class Local:
     def write(self, deadline: Deadline) -> None:
         if deadline == self.read():
             return
-        handle, temporary = tempfile.mkstemp(dir=self.directory)
-        with open(handle, "w", encoding="ascii") as file:
-            file.write(f"{deadline.until / 1000:.3f} {deadline.watched / 1000:.3f}\n")
-            os.fchmod(file.fileno(), 0o644)
-        os.replace(temporary, self.directory / UNTIL)
+        try:
+            handle, temporary = tempfile.mkstemp(dir=self.directory)
+            try:
+                with open(handle, "w", encoding="ascii") as file:
+                    file.write(f"{deadline.until / 1000:.3f} {deadline.watched / 1000:.3f}\n")
+                    os.fchmod(file.fileno(), 0o644)
+                os.replace(temporary, self.directory / UNTIL)
+            except OSError:
+                os.unlink(temporary)
+                raise
+        except OSError as error:
+            # A full disk, say: what the other nodes know still counts.
+            print(f"The deadline cannot be kept here: {error}", file=sys.stderr, flush=True)
 
 
 class Shared:
@@ -130,16 +138,19 @@ class Renewed(Exception):
     """Somebody watches again."""
 
 
-def systemctl(*arguments: str) -> str:
+def systemctl(*arguments: str) -> str | None:
+    """What it printed; None, and said why, when it failed."""
     done = subprocess.run(["systemctl", *arguments], check=False, capture_output=True, text=True)
     if done.returncode:
         print(f"systemctl {' '.join(arguments)}: {done.stderr.strip()}", file=sys.stderr, flush=True)
+        return None
     return done.stdout
 
 
 def at_work(pattern: str) -> bool:
-    """Whether a unit runs, or waits to be started again."""
-    return bool(systemctl("list-units", "--plain", "--no-legend", "--state=active,activating,deactivating,reloading", pattern).strip())
+    """Whether a unit runs, or waits to be started again; taken for granted while it cannot be seen."""
+    listed = systemctl("list-units", "--plain", "--no-legend", "--state=active,activating,deactivating,reloading", pattern)
+    return listed is None or bool(listed.strip())
 
 
 class End:
@@ -172,14 +183,14 @@ class End:
         self.until(lambda: True)
         if self.config["chief"]:
             self.say("The time is over: stops the training and exports what there is")
-            if self.bring_home():
-                self.tell()
+            if not self.bring_home():
+                self.say("Not all is exported, so the machines are powered off and not destroyed; see the journals of deeptrain-export@*.service")
+                self.until(lambda: False)
             else:
-                self.say("Not all is exported; see the journals of deeptrain-export@*.service")
-                self.until(lambda: False)
-            if self.config.get("im"):
-                self.until(self.destroy)
-                self.until(lambda: False)
+                self.tell()
+                if self.config.get("im"):
+                    self.until(self.destroy)
+                    self.until(lambda: False)
         else:
             self.say("The time is over: waits until the chief has exported")
             self.until(self.told)
@@ -194,6 +205,8 @@ class End:
         self.until(lambda: not at_work("deeptrain-train@*.service"))
         # What has been exported keeps no credentials.
         runs = sorted(path.name for path in Path(self.config["credentials_dir"], "export").glob("*"))
+        if not runs:
+            self.say("Nothing is armed for export")
         for run in runs:
             self.allow_checkpoint(run)
             systemctl("reset-failed", f"deeptrain-export@{run}.service")

@@ -196,7 +196,9 @@ def test_what_is_not_ready_in_time_is_not_lost(modules, radl, on_timeout, left):
 
 def test_restart_while_waiting(modules, radl):
     waiting = modules.start("im_infrastructure", radl=radl(1, **ENDLESS), wait_timeout=60)
-    while not modules.all():
+    im = Im(modules.server.url, AUTH)
+    # Before it has its VMs it would be made again.
+    while not any(im.state(one)["state"] == "running" for one in im.infrastructures()):
         time.sleep(0.1)
     modules.server.kill()
     # Long enough to be noticed.

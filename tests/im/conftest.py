@@ -73,8 +73,8 @@ class Server:
 class Modules:
     """Runs modules against the server."""
 
-    def __init__(self, server: Server, auth: list[dict] = AUTH, seconds: float = BEGIN_SECONDS):
-        self.server, self.auth, self.seconds = server, auth, seconds
+    def __init__(self, server: Server, auth: list[dict] | None = None, seconds: float = BEGIN_SECONDS):
+        self.server, self.auth, self.seconds = server, auth or AUTH, seconds
 
     def start(self, module: str, check: bool = False, **arguments) -> subprocess.Popen:
         given = {"url": self.server.url, "auth": self.auth, "poll": 0.2, "wait_timeout": 60, "_ansible_check_mode": check, **arguments}

@@ -113,7 +113,8 @@ def test_life(ec2, cloud, radl, inventory, tmp_path):
     assert chief["ansible_host"] == machines[chief["IM_NODE_PRIVATE_IP"]]
     assert "ProxyCommand" not in chief["ansible_ssh_common_args"]
     for one in others:
-        assert one["ansible_host"] == one["IM_NODE_PRIVATE_IP"] in machines
+        assert one["ansible_host"] == one["IM_NODE_PRIVATE_IP"]
+        assert one["IM_NODE_PRIVATE_IP"] in machines
         assert f"-W '\"'\"'[%h]:%p'\"'\"' -- {chief['ansible_host']}" in one["ansible_ssh_common_args"]
     keys = {file: file.read_text() for file in (tmp_path / "keys").rglob("*.pem")}
     assert {str(file) for file in keys} == {one["ansible_ssh_private_key_file"] for one in hosts.values()}

@@ -8,11 +8,17 @@ from __future__ import annotations
 import json
 
 import secrets_on_nodes
+import test_data
+import test_model
 from infrastructure_manager import PASSWORD
 
 # The pushed cluster's own tests: the bytes in HDFS are those in S3, and the model in S3 is whole and of use.
-from test_data import test_bytes_are_those_of_s3, test_every_datanode_is_live, test_fsck_is_healthy  # noqa: F401
-from test_model import manifest, test_accuracy_is_the_one_that_was_told, test_manifest_tells_every_object  # noqa: F401
+test_every_datanode_is_live = test_data.test_every_datanode_is_live
+test_fsck_is_healthy = test_data.test_fsck_is_healthy
+test_bytes_are_those_of_s3 = test_data.test_bytes_are_those_of_s3
+manifest = test_model.manifest
+test_manifest_tells_every_object = test_model.test_manifest_tells_every_object
+test_accuracy_is_the_one_that_was_told = test_model.test_accuracy_is_the_one_that_was_told
 
 
 def test_every_step_succeeded(cluster, infrastructure):

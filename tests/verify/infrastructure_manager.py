@@ -53,16 +53,16 @@ class InfrastructureManager:
             self._process.wait(30)
             self._process = None
 
-    def ask(self, method: str, path: str, body: bytes | None = None, credentials: list[dict] = CREDENTIALS) -> dict | str:
-        lines = ["; ".join(f"{name} = {value}" for name, value in entry.items()) for entry in credentials]
+    def ask(self, method: str, path: str, body: bytes | None = None) -> dict | str:
+        lines = ["; ".join(f"{name} = {value}" for name, value in entry.items()) for entry in CREDENTIALS]
         headers = {"Authorization": r"\n".join(lines), "Accept": "application/json", "Content-Type": "text/plain"}
         request = urllib.request.Request(f"{self.url}{path}", body, headers, method=method)
         with self._opener.open(request, timeout=60) as answer:
             text = answer.read().decode()
         return json.loads(text) if text.startswith("{") else text
 
-    def create(self, radl: bytes, **arguments) -> Infrastructure:
-        return Infrastructure(self, self.ask("POST", "/infrastructures", radl, **arguments)["uri"].rpartition("/")[2])
+    def create(self, radl: bytes) -> Infrastructure:
+        return Infrastructure(self, self.ask("POST", "/infrastructures", radl)["uri"].rpartition("/")[2])
 
     def infrastructures(self) -> list[str]:
         return [item["uri"].rpartition("/")[2] for item in self.ask("GET", "/infrastructures")["uri-list"]]

@@ -66,7 +66,8 @@ def test_model_arrives_without_a_controller(cluster, abandoned):
 
 def test_training_is_attached_to_stopped_and_gone_on_with(cluster):
     run = "interrupted"
-    arguments = {"deeptrain_run": run, "deeptrain_training": TRAINING}
+    training = {**TRAINING, "train_steps": 600}
+    arguments = {"deeptrain_run": run, "deeptrain_training": training}
     first = cluster.start("train", **arguments)
     first.wait_for(STEP, 1, "stderr")
     # On a fast machine it would be done before the stages ahead of it are.
@@ -89,14 +90,14 @@ def test_training_is_attached_to_stopped_and_gone_on_with(cluster):
     assert "stopped" in second.text()
     index = cluster.sh(cluster.chief, f"runuser --user deeptrain -- hdfs dfs -cat /user/deeptrain/runs/{run}/checkpoints/checkpoint")
     step = int(re.search(r'^model_checkpoint_path: ".*-(\d+)"', index, re.MULTILINE)[1])
-    assert 0 < step < TRAINING["train_steps"]
+    assert 0 < step < training["train_steps"]
     for node in cluster.nodes:
         assert "deeptrain.resnet" not in cluster.sh(node, "ps -eo args=")
 
     cluster.play("site", **arguments).succeeded()
     journal = cluster.sh(cluster.chief, f"journalctl --unit deeptrain-train@{run}.service --output cat")
     assert re.findall(r"Goes on from step (\d+)", journal) == [str(step)]
-    assert cluster.result("train", run)["summary"]["train_steps"] == TRAINING["train_steps"]
+    assert cluster.result("train", run)["summary"]["train_steps"] == training["train_steps"]
     assert len(cluster.invocations("train", run)) == 2
     assert "manifest.json" in cluster.objects(f"models/{run}")
 

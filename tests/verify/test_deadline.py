@@ -22,7 +22,7 @@ from test_model import HERE, elsewhere
 JOB = {"deeptrain_run": "ended", "deeptrain_training": {"train_steps": 100000, "train_batch_size": 32, "checkpoint_steps": 50}}
 STEP = r"train \w+: [1-9][0-9]*/[0-9]+ steps"
 # Long enough for a busy machine to go from one look of who watches to the next.
-HOURS = 0.03
+HOURS = 0.05
 RADL = b"""
 description machines ()
 network net ()
@@ -76,7 +76,7 @@ def until(cluster) -> float:
 
 def test_model_is_in_s3_and_no_node_alive_without_controller_and_manager(cluster, im):
     infrastructure = im.create(RADL)
-    cluster.play("firewall", **deadline(im, infrastructure.id, HOURS, 100)).succeeded()
+    cluster.play("firewall", **deadline(im, infrastructure.id, HOURS, 150)).succeeded()
     for node in cluster.nodes:
         assert secrets_on_nodes.find(cluster, node, PASSWORD) == []
     controller = cluster.start("train", **JOB)
@@ -103,7 +103,7 @@ def test_manager_destroys_the_machines(cluster, im):
     nodes_tool(cluster, "up", f"--inventory={cluster.inventory}", *groups)
     (infrastructure,) = im.infrastructures()
     other = im.create(RADL.replace(b"machines", b"others"))
-    cluster.play("firewall", **deadline(im, infrastructure, HOURS / 3, 30)).succeeded()
+    cluster.play("firewall", **deadline(im, infrastructure, HOURS / 5, 30)).succeeded()
     cluster.wait_until("the Infrastructure Manager has destroyed them", lambda: infrastructure not in im.infrastructures(), 200)
     assert im.infrastructures() == [other.id]
     # These are none that it could take away.

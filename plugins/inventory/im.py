@@ -101,7 +101,7 @@ from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.display import Display
 from ansible.utils.unsafe_proxy import wrap_var
-from ansible_collections.deeptrain.cluster.plugins.module_utils.im import ImError, client, radl_name, radl_public_systems
+from ansible_collections.deeptrain.cluster.plugins.module_utils.im import Gone, ImError, client, only, radl_name, radl_public_systems
 
 display = Display()
 
@@ -174,8 +174,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         if wanted and name:
             raise ImError("infrastructure_id and name are both given: leave one of them out")
         found = im.find(name) if name else im.infrastructures()
-        if name and len(found) > 1:
-            raise ImError(f"{len(found)} infrastructures are named {name}: {', '.join(found)}. Say which one by infrastructure_id")
+        if name:
+            only(found, name)
         for infrastructure in found:
             # It becomes a directory's name.
             if not re.fullmatch(r"\w[\w.-]*", infrastructure):
@@ -280,9 +280,7 @@ def _if_there(call, *arguments):
     """Return what a call gives; None when what it asks for was destroyed since it was listed."""
     try:
         return call(*arguments)
-    except ImError as error:
-        if error.code != 404:
-            raise
+    except Gone:
         return None
 
 

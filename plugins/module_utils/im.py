@@ -80,6 +80,13 @@ class Gone(ImError):
     """There is no such infrastructure or VM, or not any more."""
 
 
+def only(found, name):
+    """Return the one id of a name's; None when there is none, ImError when there are two."""
+    if len(found) > 1:
+        raise ImError(f"{len(found)} infrastructures are named {name}: {', '.join(found)}. Say which one by infrastructure_id")
+    return found[0] if found else None
+
+
 def authorization(entries):
     """Return the header's value for a list of dictionaries, each with at least `type`; raise ImError for what it cannot carry."""
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):

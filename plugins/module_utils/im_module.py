@@ -14,6 +14,7 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
     Gone,
     ImError,
     client,
+    only,
     radl_name,
     radl_secrets,
 )
@@ -66,13 +67,6 @@ def choose(im, infrastructure, name):
     return only(im.find(name), name)
 
 
-def only(found, name):
-    """Return the one id of a name; None when there is none, ImError when there are two."""
-    if len(found) > 1:
-        raise ImError(f"{len(found)} infrastructures are named {name}: {', '.join(found)}. Say which one by infrastructure_id")
-    return found[0] if found else None
-
-
 def describe(im, infrastructure, secrets=False):
     """Return an infrastructure with its VMs, as the modules return it."""
     state = im.state(infrastructure)
@@ -103,14 +97,14 @@ def _scrubbed(im, value):
     return im.scrub(value) if isinstance(value, str) else value
 
 
-def looks(timeout, first_poll, last_poll):
-    """Yield once a look, at first often and then seldom; the last time with False, when the time is over."""
+def looks(timeout, poll, slowing=10):
+    """Yield once a look, each `poll` s at first and then up to `slowing` times as seldom; the last time with False, when the time is over."""
     end = time.monotonic() + timeout
-    poll = first_poll
+    slowest = slowing * poll
     while time.monotonic() < end:
         yield True
         time.sleep(max(0, min(poll, end - time.monotonic())))
-        poll = min(poll * 1.5, last_poll)
+        poll = min(poll * 1.5, slowest)
     yield False
 
 
@@ -134,7 +128,7 @@ class Making:
         return (vms, left) if time.monotonic() - self.since >= BEGIN_SECONDS else None
 
 
-def wait_for(im, infrastructure, wanted, timeout, first_poll, last_poll, say=lambda line: None):
+def wait_for(im, infrastructure, wanted, timeout, poll, say=lambda line: None):
     """Wait until the infrastructure's state is one of those wanted; `say` each change of what is seen.
 
     An Infrastructure Manager that does not answer for a while is asked again. Raises TimeIsOver, BrokenOff, or ImError
@@ -142,7 +136,7 @@ def wait_for(im, infrastructure, wanted, timeout, first_poll, last_poll, say=lam
     contextualization.
     """
     said, making = None, Making(im, infrastructure)
-    for more in looks(timeout, first_poll, last_poll):
+    for more in looks(timeout, poll):
         try:
             state = im.state(infrastructure)
             made = making.look() if state["state"] == "pending" else None

@@ -203,6 +203,7 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
     TOSCA,
     Gone,
     ImError,
+    only,
     radl_counts,
     radl_deploying,
     radl_name,
@@ -218,7 +219,6 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import
     connect,
     describe,
     looks,
-    only,
     wait_for,
 )
 
@@ -339,7 +339,7 @@ class Infrastructure:
 
     def looks(self):
         """Return the looks of a wait; one where the user does not want to wait."""
-        return looks(self.params["wait_timeout"] if self.params["wait"] else 0, self.params["poll"], 10 * self.params["poll"])
+        return looks(self.params["wait_timeout"] if self.params["wait"] else 0, self.params["poll"])
 
     def create(self):
         """Create it; return whether anything changed, and the numbers of VMs before and after."""
@@ -371,7 +371,7 @@ class Infrastructure:
 
     def look_for_lost(self, error, before):
         """Return the id of what a call that was not answered has created all the same."""
-        for _look in looks(LOST_SECONDS, LOST_SECONDS / 10, LOST_SECONDS / 10):
+        for _look in looks(LOST_SECONDS, LOST_SECONDS / 10, slowing=1):
             try:
                 found = self.im.find(self.name)
                 # What a server left that ended after it had listed the infrastructure, before it knew its name.
@@ -419,7 +419,7 @@ class Infrastructure:
                 raise
             lost = error
         making = Making(self.im, self.id, lambda vms: len(vms) == sum(after.values()))
-        for _look in looks(self.params["wait_timeout"], self.params["poll"], 10 * self.params["poll"]):
+        for _look in looks(self.params["wait_timeout"], self.params["poll"]):
             try:
                 made = making.look()
             except ImError as error:
@@ -485,7 +485,7 @@ class Infrastructure:
 
     def wait(self, wanted):
         """Wait for one of the states."""
-        wait_for(self.im, self.id, wanted, self.params["wait_timeout"], self.params["poll"], 10 * self.params["poll"], self.say)
+        wait_for(self.im, self.id, wanted, self.params["wait_timeout"], self.params["poll"], self.say)
 
     def say(self, line):
         """Add a line to the progress; that it cannot be shown is no reason to fail."""
@@ -504,7 +504,7 @@ class Infrastructure:
     def wait_until_gone(self):
         """Wait until it is destroyed."""
         tries = 1
-        for _look in looks(self.params["wait_timeout"], self.params["poll"], 10 * self.params["poll"]):
+        for _look in looks(self.params["wait_timeout"], self.params["poll"]):
             try:
                 # For its state, the server may have an answer even when it is listed no more.
                 if self.id not in self.im.infrastructures():

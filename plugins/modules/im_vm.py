@@ -164,7 +164,7 @@ def change(vm, waiting):
 
 def wait(vm, wanted):
     """Wait for one of the states, or raise ImError."""
-    for _look in looks(vm.params["wait_timeout"], vm.params["poll"], 10 * vm.params["poll"]):
+    for _look in looks(vm.params["wait_timeout"], vm.params["poll"]):
         try:
             state = vm.state()
         except ImError as error:

@@ -8,16 +8,19 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
+sys.path.append(str(PROJECT / "tests/verify"))
+
+from infrastructure_manager import InfrastructureManager  # noqa: E402
+
 SECRET = "planted-0123456789"
 AUTH = [{"type": "InfrastructureManager", "username": "tester", "password": SECRET}, {"id": "dummy", "type": "Dummy"}]
 # How soon the Dummy cloud has begun with its VMs.
@@ -31,49 +34,10 @@ im_module.BEGIN_SECONDS = {seconds}
 """
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
-
-
-class Server:
-    """The Infrastructure Manager, which can be killed and started again on the same database."""
-
-    def __init__(self, directory: Path, program: str = "tools/im_server/serve.py", **environment: str):
-        self.directory, self.program, self.environment = directory, program, environment
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen | None = None
-
-    def start(self) -> None:
-        python = PROJECT / ".cache/venv-im/bin/python"
-        command = [str(python), str(PROJECT / self.program), str(self.directory), "--port", str(self.port), "--quick"]
-        self.process = subprocess.Popen(command, env={**os.environ, **self.environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 60
-        while not self.answers():
-            assert self.process.poll() is None, f"the Infrastructure Manager ended with {self.process.returncode}"
-            assert time.monotonic() < end, "the Infrastructure Manager does not answer"
-            time.sleep(0.1)
-
-    def answers(self) -> bool:
-        try:
-            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-            with opener.open(f"{self.url}/version", timeout=1):
-                return True
-        except OSError:
-            return False
-
-    def kill(self, number: int = signal.SIGKILL) -> None:
-        if self.process is not None:
-            self.process.send_signal(number)
-            self.process.wait(30)
-            self.process = None
-
-
 class Modules:
     """Runs modules against the server."""
 
-    def __init__(self, server: Server, auth: list[dict] | None = None, seconds: float = BEGIN_SECONDS):
+    def __init__(self, server: InfrastructureManager, auth: list[dict] | None = None, seconds: float = BEGIN_SECONDS):
         self.server, self.auth, self.seconds = server, auth or AUTH, seconds
 
     def start(self, module: str, check: bool = False, **arguments) -> subprocess.Popen:
@@ -112,8 +76,8 @@ class Modules:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory) -> Server:
-    made = Server(tmp_path_factory.mktemp("im"))
+def server(tmp_path_factory) -> InfrastructureManager:
+    made = InfrastructureManager(tmp_path_factory.mktemp("im"))
     made.start()
     yield made
     made.kill(signal.SIGTERM)
@@ -128,6 +92,24 @@ def modules(server) -> Modules:
     for infrastructure in made.all():
         made.done("im_infrastructure", state="absent", infrastructure_id=infrastructure)
     assert made.all() == {}
+
+
+@pytest.fixture
+def serving():
+    """Return a context manager within which an HTTP server answers."""
+
+    @contextmanager
+    def serve(server):
+        with server:
+            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+            thread.start()
+            try:
+                yield server
+            finally:
+                server.shutdown()
+                thread.join()
+
+    return serve
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ import time
 import boto3
 import pytest
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import BEGIN_SECONDS
-from conftest import AUTH, PROJECT, SECRET, Modules, Server, free_port
+from conftest import AUTH, PROJECT, SECRET, Modules
+from infrastructure_manager import InfrastructureManager, free_port
 from test_examples import Renderer
 from test_inventory import PROGRAMS, Inventory
 
@@ -67,7 +68,7 @@ def cloud(tmp_path_factory):
 @pytest.fixture(scope="module")
 def ec2(cloud, tmp_path_factory):
     """Return modules of an Infrastructure Manager that has this cloud."""
-    server = Server(tmp_path_factory.mktemp("im-ec2"), "tests/im/serve_ec2.py", AWS_ENDPOINT_URL=cloud.url)
+    server = InfrastructureManager(tmp_path_factory.mktemp("im-ec2"), program="tests/im/serve_ec2.py", AWS_ENDPOINT_URL=cloud.url)
     server.start()
     yield Modules(server, [AUTH[0], {"id": "ec2", "type": "EC2", **KEY}], BEGIN_SECONDS)
     server.kill(signal.SIGTERM)

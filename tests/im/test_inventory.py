@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -102,15 +101,11 @@ def programs(request) -> Path:
 
 
 @pytest.fixture
-def served(tmp_path, programs):
+def served(tmp_path, programs, serving):
     """Return a server of VMs, and an inventory of them."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         server.vms, server.asked = {}, 0
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
         yield server, Inventory(tmp_path, f"http://127.0.0.1:{server.server_address[1]}", programs)
-        server.shutdown()
-        thread.join()
 
 
 def vm(system: str, private: str, public: str | None = None) -> dict:

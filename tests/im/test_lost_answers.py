@@ -58,16 +58,12 @@ class Between(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def between(modules):
+def between(modules, serving):
     """Return a server between the modules and the Infrastructure Manager; a test sets what it cuts off."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Between) as made:
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Between)) as made:
         made.cuts, made.upstream = {}, modules.server.port
         made.url = f"http://127.0.0.1:{made.server_address[1]}"
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
         yield made
-        made.shutdown()
-        thread.join()
 
 
 def cutter(modules, running, victim, delay):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -22,30 +23,38 @@ CREDENTIALS = [
 ]
 
 
+def free_port(address: str = "127.0.0.1") -> int:
+    with socket.create_server((address, 0)) as free:
+        return free.getsockname()[1]
+
+
 class InfrastructureManager:
     """Keeps what it knows in a directory, and so knows it again when it is started again."""
 
-    def __init__(self, directory: Path, address: str = "127.0.0.1"):
-        self.directory = directory
-        self.address = address
-        with socket.create_server((address, 0)) as free:
-            self.port = free.getsockname()[1]
+    def __init__(self, directory: Path, address: str = "127.0.0.1", program: str = "tools/im_server/serve.py", **environment: str):
+        self.directory, self.address, self.program, self.environment = directory, address, program, environment
+        self.port = free_port(address)
         self.url = f"http://{address}:{self.port}"
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         self._process: subprocess.Popen | None = None
 
     def start(self) -> None:
-        command = [PROJECT / ".cache/venv-im/bin/python", PROJECT / "tools/im_server/serve.py", self.directory, "--quick"]
+        command = [PROJECT / ".cache/venv-im/bin/python", PROJECT / self.program, self.directory, "--quick"]
         listen = ["--address", self.address, "--port", str(self.port)]
-        self._process = subprocess.Popen([*command, *listen], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        environment = {**os.environ, **self.environment}
+        self._process = subprocess.Popen([*command, *listen], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         end = time.monotonic() + 60
-        while True:
-            try:
-                self.ask("GET", "/infrastructures")
-                return
-            except OSError:
-                assert self._process.poll() is None and time.monotonic() < end, "the Infrastructure Manager does not answer"
-                time.sleep(0.2)
+        while not self.answers():
+            assert self._process.poll() is None, f"the Infrastructure Manager ended with {self._process.returncode}"
+            assert time.monotonic() < end, "the Infrastructure Manager does not answer"
+            time.sleep(0.1)
+
+    def answers(self) -> bool:
+        try:
+            with self._opener.open(f"{self.url}/version", timeout=1):
+                return True
+        except OSError:
+            return False
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         if self._process is not None:

@@ -219,7 +219,7 @@ def test_the_chief_brings_home_and_lets_the_others_go(node, systemd, memory):
     assert asked == [
         "stop --no-block deeptrain-train@*.service deeptrain-stage@*.service",
         "reset-failed deeptrain-export@first.service",
-        "start --no-block deeptrain-export@first.service",
+        "start deeptrain-export@first.service",
     ]
     began = time.monotonic()
     End(worker).run()

@@ -47,6 +47,21 @@ def milliseconds() -> int:
     return time.time_ns() // 1_000_000
 
 
+def replace(path: Path, text: str, like: os.stat_result | None = None) -> None:
+    """Replaces a file by another of the same mode and owner, or by root's; in a directory whose owner must not lead root elsewhere by a link."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent)
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            os.fchmod(file.fileno(), like.st_mode & 0o777 if like else 0o644)
+            if like:
+                os.fchown(file.fileno(), like.st_uid, like.st_gid)
+        os.replace(temporary, path)
+    except OSError:
+        os.unlink(temporary)
+        raise
+
+
 class Local:
     """What a node knows: ``until`` with both times in seconds, the deadline first, and ``watched``, which is touched."""
 
@@ -70,15 +85,7 @@ class Local:
         if deadline == self.read():
             return
         try:
-            handle, temporary = tempfile.mkstemp(dir=self.directory)
-            try:
-                with open(handle, "w", encoding="ascii") as file:
-                    file.write(f"{deadline.until / 1000:.3f} {deadline.watched / 1000:.3f}\n")
-                    os.fchmod(file.fileno(), 0o644)
-                os.replace(temporary, self.directory / UNTIL)
-            except OSError:
-                os.unlink(temporary)
-                raise
+            replace(self.directory / UNTIL, f"{deadline.until / 1000:.3f} {deadline.watched / 1000:.3f}\n")
         except OSError as error:
             # A full disk, say: what the other nodes know still counts.
             print(f"The deadline cannot be kept here: {error}", file=sys.stderr, flush=True)
@@ -210,9 +217,8 @@ class End:
         for run in runs:
             self.allow_checkpoint(run)
             systemctl("reset-failed", f"deeptrain-export@{run}.service")
-            systemctl("start", "--no-block", f"deeptrain-export@{run}.service")
+            systemctl("start", f"deeptrain-export@{run}.service")
         if runs:
-            time.sleep(1)
             self.until(lambda: not at_work("deeptrain-export@*.service"))
         return all(self.exported(run) for run in runs)
 
@@ -223,18 +229,11 @@ class End:
         """Lets the export take the last checkpoint where there is no model."""
         path = self.export_directory(run) / "config.json"
         try:
-            status = os.lstat(path)
             document = json.loads(path.read_text(encoding="utf-8"))
             document["settings"]["partial"] = True
+            replace(path, json.dumps(document, indent=2, sort_keys=True) + "\n", like=os.lstat(path))
         except (OSError, ValueError, LookupError, TypeError) as error:
-            self.say(f"{path} cannot be read: {error!r}")
-            return
-        handle, temporary = tempfile.mkstemp(dir=path.parent)
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(json.dumps(document, indent=2, sort_keys=True) + "\n")
-            os.fchmod(file.fileno(), status.st_mode & 0o777)
-            os.fchown(file.fileno(), status.st_uid, status.st_gid)
-        os.replace(temporary, path)
+            self.say(f"{path} cannot be changed: {error!r}")
 
     def exported(self, run: str) -> bool:
         """Whether the manifest of a run's export was written since, or before by an export that needs no credentials."""

@@ -14,7 +14,7 @@ from ansible.inventory.data import InventoryData
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import inventory_loader
 from ansible.template import Templar
-from ansible_collections.deeptrain.cluster.plugins.module_utils.im import ImError
+from ansible_collections.deeptrain.cluster.plugins.module_utils.im import Gone, ImError
 
 KEY = "-----BEGIN KEY-----\nplanted\n-----END KEY-----"
 
@@ -59,7 +59,7 @@ class Im:
 
     def _see(self, what):
         if what in self.gone:
-            raise ImError(f"{what} is gone", 404)
+            raise Gone(f"{what} is gone", 404)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -62,15 +61,11 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server():
+def server(serving):
     """Return a server on loopback; a test sets its reply."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as made:
         made.asked, made.reply = [], (200, {}, {})
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
         yield made
-        made.shutdown()
-        thread.join()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -74,14 +73,10 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def namenode():
+def namenode(serving):
     """Return a NameNode on loopback; all its answers must have been fetched in the end."""
-    with NameNode() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(NameNode()) as server:
         yield server
-        server.shutdown()
-        thread.join()
     assert server.answers == []
 
 

@@ -110,17 +110,13 @@ class Server(ThreadingHTTPServer):
 
 
 @pytest.fixture
-def server(monkeypatch):
+def server(monkeypatch, serving):
     """Return the server, and let nobody wait for long."""
     monkeypatch.setattr(im_infrastructure, "LOST_SECONDS", 0.5)
     monkeypatch.setattr(im_module, "BEGIN_SECONDS", 0.2)
     monkeypatch.setattr(client, "_NAME_PAUSES", (0.05, 0.05, 0))
-    with Server() as made:
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(Server()) as made:
         yield made
-        made.shutdown()
-        thread.join()
 
 
 @pytest.fixture

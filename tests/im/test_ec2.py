@@ -52,7 +52,7 @@ def cloud(tmp_path_factory):
     with open(tmp_path_factory.mktemp("moto") / "log", "wb") as log:
         process = subprocess.Popen([PROJECT / ".cache/venv-moto/bin/moto_server", "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log)
     made = Cloud(f"http://127.0.0.1:{port}")
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while True:
         try:
             made.groups()
@@ -145,7 +145,7 @@ def test_machine_that_was_ended_by_hand(ec2, cloud, radl):
     address = ec2.done("im_infrastructure", radl=radl(1))["vms"][2]["private_ip"]
     [worker] = [machine["InstanceId"] for machine in cloud.machines() if machine["PrivateIpAddress"] == address]
     cloud.client.terminate_instances(InstanceIds=[worker])
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while ec2.done("im_infrastructure_info", name="deeptrain")["infrastructures"][0]["vms"][2]["state"] != "off":
         assert time.monotonic() < end
         time.sleep(0.5)

@@ -43,7 +43,7 @@ class InfrastructureManager:
         listen = ["--address", self.address, "--port", str(self.port)]
         environment = {**os.environ, **self.environment}
         self._process = subprocess.Popen([*command, *listen], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         while not self.answers():
             assert self._process.poll() is None, f"the Infrastructure Manager ended with {self._process.returncode}"
             assert time.monotonic() < end, "the Infrastructure Manager does not answer"
@@ -59,7 +59,7 @@ class InfrastructureManager:
     def kill(self, number: int = signal.SIGKILL) -> None:
         if self._process is not None:
             self._process.send_signal(number)
-            self._process.wait(30)
+            self._process.wait(90)
             self._process = None
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> dict | str:

@@ -92,7 +92,7 @@ def s3_process(data: Path, certificate: Path | None = None, key: Path | None = N
             return True
 
     try:
-        wait_until(answers, 20, "the S3 server answers")
+        wait_until(answers, 90, "the S3 server answers")
         # In the server's own file system, so that no client is needed that trusts its certificate.
         (data / server.bucket).mkdir()
         yield server
@@ -154,11 +154,11 @@ class Cluster:
 
     def up(self) -> None:
         self.start("format", "namenode", "-format", "-nonInteractive")
-        assert self.processes.pop("format").wait(60) == 0
+        assert self.processes.pop("format").wait(180) == 0
         self.start("namenode", "namenode")
         for index in range(2):
             self.start_datanode(index)
-        wait_until(lambda: self.jmx("FSNamesystemState")["NumLiveDataNodes"] == 2, 60, "two DataNodes are live")
+        wait_until(lambda: self.jmx("FSNamesystemState")["NumLiveDataNodes"] == 2, 180, "two DataNodes are live")
 
     def start_datanode(self, index: int) -> None:
         self.start(
@@ -181,7 +181,7 @@ class Cluster:
             yield
         finally:
             self.start_datanode(index)
-            wait_until(lambda: self.jmx("FSNamesystemState")["NumLiveDataNodes"] == 2, 60, "two DataNodes are live")
+            wait_until(lambda: self.jmx("FSNamesystemState")["NumLiveDataNodes"] == 2, 180, "two DataNodes are live")
 
     def down(self) -> None:
         for process in self.processes.values():

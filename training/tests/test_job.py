@@ -97,7 +97,7 @@ sys.exit(job.run({str(directory)!r}, work))
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n"
     process.terminate()
-    assert process.wait(10) == 143
+    assert process.wait(60) == 143
     assert result(directory)["status"] == "failed"
 
 

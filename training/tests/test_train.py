@@ -112,16 +112,16 @@ import os, subprocess
 subprocess.run(["sh", "-c", "trap 'touch $DEEPTRAIN_CACHE_DIR/saved; exit 143' TERM; while :; do sleep 0.1; done"])
 """
     with pytest.raises(JobError, match="no progress"):
-        train(make_job(program, no_progress_seconds=2))
-    end = time.monotonic() + 10
+        train(make_job(program, no_progress_seconds=5))
+    end = time.monotonic() + 60
     while not (tmp_path / "cache" / "saved").exists():
         assert time.monotonic() < end
         time.sleep(0.05)
 
 
 def test_progress_keeps_the_command_alive(make_job):
-    slow = "import time\nfor step in range(4):\n    time.sleep(0.7)\n    open(os.environ['DEEPTRAIN_PROGRESS_FILE'], 'a').write('{}\\n')\n"
-    assert train(make_job("import os\n" + slow + GOOD, no_progress_seconds=1.5)).summary["environment"]
+    slow = "import time\nfor step in range(4):\n    time.sleep(1.5)\n    open(os.environ['DEEPTRAIN_PROGRESS_FILE'], 'a').write('{}\\n')\n"
+    assert train(make_job("import os\n" + slow + GOOD, no_progress_seconds=5)).summary["environment"]
 
 
 def test_no_progress_ends_the_command(make_job):
@@ -129,7 +129,7 @@ def test_no_progress_ends_the_command(make_job):
     tf_config = {"cluster": {"ps": ["10.0.0.1:2223"], "worker": ["10.0.0.2:2224", "10.0.0.3:2224"]}, "task": {"type": "chief", "index": 0}}
     with pytest.raises(JobError, match="no progress for 1 s.*deeptrain-ps on 10.0.0.1:2223 and deeptrain-worker on 10.0.0.2:2224, 10.0.0.3:2224"):
         train(make_job("import time; time.sleep(600)", no_progress_seconds=1, tf_config=tf_config))
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 120
 
 
 def test_sigterm_reaches_the_command(make_job, tmp_path):
@@ -144,12 +144,12 @@ time.sleep(600)
 """
     make_job(program)
     process = subprocess.Popen([sys.executable, "-m", "deeptrain.cli", "train", "--job", str(tmp_path)])
-    end = time.monotonic() + 30
+    end = time.monotonic() + 90
     while not (tmp_path / "cache" / "ready").exists():
         assert time.monotonic() < end
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 143
+    assert process.wait(90) == 143
     assert (tmp_path / "cache" / "saved").exists()
     assert json.loads((tmp_path / "result.json").read_text())["status"] == "failed"
 
@@ -184,7 +184,7 @@ def test_copies_go_on_after_one_that_failed(make_job, hdfs, s3_server, tmp_path,
     copier = CheckpointCopier(job, Hdfs(job.config["model_url"]))
     copier.start()
     said = ""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 90
     while "deeptrain_export_url" not in said:
         assert time.monotonic() < end
         time.sleep(0.1)

@@ -9,6 +9,7 @@ import json
 import re
 import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -64,6 +65,21 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked, self.breaks, self.there, self.made = [], [], {}, 0
         self.state, self.estimate = "configured", {"dummy": {"compute": [{"cpuCores": 1}]}}
+
+    def count(self, what):
+        """Return how often an infrastructure was asked for something of it."""
+        return self.asked.count(f"GET /infrastructures/ID/{what}")
+
+    def act(self, *steps):
+        """Take steps beside the test: wait until one is true, take the next, and so on."""
+
+        def take():
+            for condition, action in zip(steps[::2], steps[1::2], strict=True):
+                while not condition():
+                    time.sleep(0.01)
+                action()
+
+        threading.Thread(target=take, daemon=True).start()
 
     def make(self, radl):
         self.made += 1
@@ -126,7 +142,7 @@ def run(server, run_module):
     def call(module, check_mode=False, **arguments):
         given = {"url": f"http://127.0.0.1:{server.server_address[1]}", "auth": AUTH, "timeout": 2, **arguments}
         if module is not im_infrastructure_info:
-            given = {"poll": 0.02, "wait_timeout": 1, **given}
+            given = {"poll": 0.02, "wait_timeout": 60, **given}
         result = run_module(module, check_mode, **given)
         assert SECRET not in json.dumps(result)
         assert "vm-password" not in json.dumps(result) or arguments.get("secrets")
@@ -231,10 +247,11 @@ def test_what_a_server_is_just_making_is_not_counted(server, run):
     made = server.make(RADL)
     there, vms = server.there[made], server.there[made]["vms"]
     there.update(vms={"0": "worker"}, made=MAKING, state="pending")
-    assert "is still getting VMs after 1 s" in run(im_infrastructure, radl=RADL)["msg"]
+    assert "is still getting VMs after 1 s" in run(im_infrastructure, radl=RADL, wait_timeout=1)["msg"]
     assert not run(im_infrastructure, radl=RADL, wait=False)["changed"]
-    threading.Timer(0.5, lambda: there.update(vms=vms, made={}, state=None)).start()
-    result = run(im_infrastructure, radl=RADL)
+    looks = server.count("data")
+    server.act(lambda: server.count("data") > looks + 2, lambda: there.update(vms=vms, made={}, state=None))
+    result = run(im_infrastructure, radl=RADL, wait_timeout=60)
     assert (result["changed"], result["state"], len(result["vms"])) == (False, "configured", 2)
 
 
@@ -351,11 +368,16 @@ def test_every_module_without_a_server(server, run, module, arguments):
 def test_bad_answer_while_waiting_is_asked_for_again(server, run, reply, call):
     made = server.make(RADL)
     server.there[made]["state"] = "pending"
-    threading.Timer(0.3, lambda: server.breaks.extend([(f"GET /infrastructures/ID/{call}", reply)] * 3)).start()
-    threading.Timer(0.6, lambda: server.there[made].update(state=None)).start()
-    result = run(im_infrastructure, radl=RADL, wait_timeout=5)
+    server.act(
+        # It asks for the state a few times before it waits, too.
+        lambda: server.count("state") > 5,
+        lambda: server.breaks.extend([(f"GET /infrastructures/ID/{call}", reply)] * 3),
+        lambda: not server.breaks,
+        lambda: server.there[made].update(state=None),
+    )
+    result = run(im_infrastructure, radl=RADL, wait_timeout=60)
     assert (result.get("state"), server.made) == ("configured", 1), result
-    assert len(server.breaks) < 3
+    assert server.breaks == []
 
 
 @pytest.mark.parametrize(
@@ -374,7 +396,7 @@ def test_bad_answer_while_waiting_is_asked_for_again(server, run, reply, call):
 def test_refusal_of_a_change(server, run, call, arguments, code, words):
     made = server.make(RADL)
     server.breaks += [(call, (code, {"message": "oops", "code": code}))] * 100
-    result = run(im_infrastructure, **arguments)
+    result = run(im_infrastructure, wait_timeout=1, **arguments)
     assert "oops" in result["msg"] and words in result["msg"]
     assert (result["infrastructure_id"], len(server.there[made]["vms"])) == (made, 2)
 
@@ -411,7 +433,7 @@ def test_added_vms_whose_answer_was_lost(server, run):
 @pytest.mark.parametrize(("on_timeout", "left", "words"), [("keep", 1, "and goes on"), ("destroy", 0, "and is destroyed")])
 def test_time_is_over(server, run, state, on_timeout, left, words):
     server.state = state
-    result = run(im_infrastructure, radl=RADL, on_timeout=on_timeout)
+    result = run(im_infrastructure, radl=RADL, wait_timeout=1, on_timeout=on_timeout)
     assert result["failed"]
     assert f"infrastructure i1 is {state} (VMs: 2 {state}), not configured after 1 s, {words}" in result["msg"]
     assert (result["infrastructure_id"], len(server.there)) == ("i1", left)
@@ -520,6 +542,7 @@ def test_vm(server, run):
     assert run(im_vm, name="cluster", vm="worker-1", state="absent")["changed"]
     assert list(server.there[made]["vms"]) == ["0"]
     assert not run(im_vm, name="cluster", vm="worker-1", state="absent")["changed"]
-    assert "VM 0 of infrastructure i1 is configured, and was to be stopped within 1 s" in run(im_vm, name="cluster", vm="0", state="stopped")["msg"]
+    result = run(im_vm, name="cluster", vm="0", state="stopped", wait_timeout=1)
+    assert "VM 0 of infrastructure i1 is configured, and was to be stopped within 1 s" in result["msg"]
     server.breaks.append(("PUT /infrastructures/ID/vms/0/reboot", (500, b"oops")))
     assert "oops" in run(im_vm, name="cluster", vm="0", state="rebooted")["msg"]

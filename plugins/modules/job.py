@@ -77,7 +77,9 @@ options:
     type: bool
     default: false
   user:
-    description: User that runs the job and owns its directory. The group is of the same name.
+    description:
+      - User that runs the job and owns its directory. The group is of the same name.
+      - The directories above that one are given to root, since whoever owns them could exchange one for a link.
     type: str
     default: deeptrain
   state_dir:
@@ -212,10 +214,10 @@ import grp
 import json
 import os
 import pwd
-import tempfile
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.deeptrain.cluster.plugins.module_utils import guarded_files
 from ansible_collections.deeptrain.cluster.plugins.module_utils.job import (
     ARGUMENT_SPEC,
     DONE,
@@ -236,42 +238,18 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.job import (
 # A look returns at most so much of the progress, its end.
 PROGRESS_BYTES = 16384
 LOG_LINES = 20
+# Where root alone can take it. A start holds it for some seconds.
+LOCK = "/run/deeptrain/lock/job"
+LOCK_SECONDS = 120
 
 
-def read_json(path):
-    """Return the document in a file; None when there is none, or none yet."""
+def parse(content):
+    """Return the document that a file holds; None when it holds none, or none yet."""
     try:
-        with open(path, encoding="utf-8") as file:
-            document = json.load(file)
-    except (FileNotFoundError, ValueError):
+        document = json.loads(content.decode("utf-8")) if content is not None else None
+    except ValueError:
         return None
     return document if isinstance(document, dict) else None
-
-
-def write_file(path, text, mode, gid):
-    """Write a file of root's in one step; nobody ever sees half of it, or a mode that is too wide."""
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path))
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            os.fchown(handle, 0, gid)
-            os.fchmod(handle, mode)
-        os.rename(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def make_directory(path, mode, uid=0, gid=0):
-    """Make a directory where there is none, and give it mode and owner; refuse a link that the job's user put there."""
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(path, mode)
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        os.fchmod(handle, mode)
-        os.fchown(handle, uid, gid)
-    finally:
-        os.close(handle)
 
 
 class Job:
@@ -282,35 +260,64 @@ class Job:
         self.module = module
         self.params = params
         self.unit = f"deeptrain-{params['kind']}@{params['run']}.service"
-        self.directory = os.path.join(params["state_dir"], "runs", params["run"], params["kind"])
+        # Of these root owns all but the last, which is the job's user's.
+        self.names = ("runs", params["run"], params["kind"])
         self.document = {"config": params["config"], "settings": params["settings"]}
         # What arming leaves is for work that is still to be done.
         self.recheck = params["recheck"] and params["state"] != "armed"
 
     def path(self, name):
-        return os.path.join(self.directory, name)
+        return os.path.join(self.params["state_dir"], *self.names, name)
+
+    @contextlib.contextmanager
+    def directory(self):
+        """Open the job's directory; None where there is none yet."""
+        with contextlib.ExitStack() as stack:
+            try:
+                handle = stack.enter_context(guarded_files.directory(self.params["state_dir"], *self.names))
+            except FileNotFoundError:
+                handle = None
+            yield handle
+
+    def read_json(self, name):
+        with self.directory() as handle:
+            return None if handle is None else parse(guarded_files.read(handle, name))
 
     def refusal(self, state, difference):
         return refusal(self.params["kind"], self.params["run"], state, difference, self.recheck)
 
     def stored(self):
-        return read_json(self.path("config.json")) or {}
+        return self.read_json("config.json") or {}
 
     @contextlib.contextmanager
     def alone(self):
         """Keep other controllers from starting or arming a job meanwhile."""
-        try:
-            handle = os.open(self.params["state_dir"], os.O_RDONLY)
-        except FileNotFoundError:
-            if not self.module.check_mode:
-                self.module.fail_json(msg=f"There is no {self.params['state_dir']} on this node: run role deeptrain.cluster.runtime first")
+        if self.module.check_mode:
             yield
             return
+        if not os.path.isdir(self.params["state_dir"]):
+            self.module.fail_json(msg=f"There is no {self.params['state_dir']} on this node: run role deeptrain.cluster.runtime first")
+        os.makedirs(os.path.dirname(LOCK), mode=0o700, exist_ok=True)
+        handle = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            self.lock(handle)
             yield
         finally:
             os.close(handle)
+
+    def lock(self, handle):
+        end = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    self.module.fail_json(
+                        msg=f"Another task has held {LOCK} on this node for {LOCK_SECONDS} s: end the process that 'fuser {LOCK}' names, then run this again",
+                        unit=self.unit,
+                    )
+            time.sleep(0.2)
 
     def systemctl(self, *arguments):
         """Run systemctl and fail with its own words."""
@@ -327,21 +334,24 @@ class Job:
     def look(self):
         """Return the unit's properties, the job's result and its state. The unit comes first: a job writes its result, then ends."""
         unit = self.properties()
-        result = read_json(self.path("result.json"))
-        return unit, result, job_state(unit, result, os.path.exists(self.path("progress.jsonl")))
+        with self.directory() as handle:
+            result = None if handle is None else parse(guarded_files.read(handle, "result.json"))
+            progressed = handle is not None and "progress.jsonl" in os.listdir(handle)
+        return unit, result, job_state(unit, result, progressed)
 
     def progress(self):
         """Return the newest whole records of progress, and where to go on."""
         offset = self.params["progress_offset"]
-        try:
-            with open(self.path("progress.jsonl"), "rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                # A job that was started again begins its file anew.
-                offset = max(offset if offset <= size else 0, size - PROGRESS_BYTES)
-                file.seek(offset)
-                data = file.read(PROGRESS_BYTES)
-        except FileNotFoundError:
+        with self.directory() as handle:
+            file = None if handle is None else guarded_files.open_regular(handle, "progress.jsonl")
+        if file is None:
             return [], 0
+        with file:
+            size = os.fstat(file.fileno()).st_size
+            # A job that was restarted begins a new file.
+            offset = max(offset if offset <= size else 0, size - PROGRESS_BYTES)
+            file.seek(offset)
+            data = file.read(PROGRESS_BYTES)
         data = data[: data.rfind(b"\n") + 1]
         records = []
         for line in data.splitlines():
@@ -377,28 +387,48 @@ class Job:
                 uid, gid = pwd.getpwnam(user).pw_uid, grp.getgrnam(user).gr_gid
             except KeyError:
                 self.module.fail_json(msg=f"There is no user and group {user} on this node: run role deeptrain.cluster.runtime first")
-            run = os.path.dirname(self.directory)
-            for directory in (os.path.dirname(run), run, self.directory):
-                make_directory(directory, 0o755, uid, gid)
-            write_file(self.path("config.json"), json.dumps(self.document, indent=2, sort_keys=True) + "\n", 0o640, gid)
+            self.make_directory(uid, gid)
+            with self.directory() as handle:
+                guarded_files.write(handle, "config.json", json.dumps(self.document, indent=2, sort_keys=True) + "\n", 0o640, gid)
         return True
+
+    def make_directory(self, uid, gid):
+        """Make the job's directory, in directories of root's, which belonged to the job's user up to version 0.1."""
+        with guarded_files.directory(self.params["state_dir"]) as state_dir:
+            guarded_files.own(state_dir, 0o755)
+            guarded_files.make_directory(state_dir, "runs", 0o755)
+        with guarded_files.directory(self.params["state_dir"], "runs") as runs:
+            for name in os.listdir(runs):
+                # What is a link or no directory is no run.
+                with contextlib.suppress(NotADirectoryError, FileNotFoundError):
+                    guarded_files.own_directory(runs, name, 0o755)
+            guarded_files.make_directory(runs, self.params["run"], 0o755)
+        with guarded_files.directory(self.params["state_dir"], "runs", self.params["run"]) as run:
+            guarded_files.make_directory(run, self.params["kind"], 0o755, uid, gid)
 
     def write_credentials(self):
         """Write the credentials for root alone; return whether any was another before."""
         changed = False
-        base = self.params["credentials_dir"]
-        directory = os.path.join(base, self.params["run"])
+        base, run = self.params["credentials_dir"], self.params["run"]
         for name, content in self.params["credentials"].items():
-            path = os.path.join(directory, name + ".json")
-            if read_json(path) == content:
+            if self.stored_credentials(name) == content:
                 continue
             changed = True
             if not self.module.check_mode:
-                os.makedirs(os.path.dirname(base), exist_ok=True)
-                make_directory(base, 0o700)
-                make_directory(directory, 0o700)
-                write_file(path, json.dumps(content), 0o600, 0)
+                os.makedirs(base, mode=0o700, exist_ok=True)
+                with guarded_files.directory(base) as handle:
+                    guarded_files.own(handle, 0o700)
+                    guarded_files.make_directory(handle, run, 0o700)
+                with guarded_files.directory(base, run) as handle:
+                    guarded_files.write(handle, name + ".json", json.dumps(content), 0o600)
         return changed
+
+    def stored_credentials(self, name):
+        try:
+            with guarded_files.directory(self.params["credentials_dir"], self.params["run"]) as handle:
+                return parse(guarded_files.read(handle, name + ".json"))
+        except FileNotFoundError:
+            return None
 
     def start(self, state, unit):
         """Start the job; return whether that changed anything."""
@@ -411,9 +441,9 @@ class Job:
                 unit=self.unit,
             )
         # Before the configuration is replaced, so that nobody takes the old result for the new configuration's.
-        for name in ("result.json", "progress.jsonl"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.path(name))
+        with self.directory() as handle:
+            for name in ("result.json", "progress.jsonl") if handle is not None else ():
+                guarded_files.remove(handle, name)
         changed = self.write_config()
         self.write_credentials()
         if unit.get("NeedDaemonReload") == "yes":

@@ -6,7 +6,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import stat
+import subprocess
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +18,9 @@ from ansible_collections.deeptrain.cluster.plugins.modules import job
 CONFIG = {"steps": 5, "s3": {"region": "x"}}
 OTHER = {"steps": 7, "s3": {"region": "x"}}
 SECRET = "not-to-be-seen"
+# Debian's daemon.
+USER = 1
+FCHOWN = os.fchown
 
 
 class Node:
@@ -70,13 +75,14 @@ class Node:
 
 
 @pytest.fixture
-def node(tmp_path, monkeypatch):
+def node(tmp_path, tmp_path_factory, monkeypatch):
     """Return a node."""
     node = Node(tmp_path)
     monkeypatch.setattr(basic.AnsibleModule, "run_command", lambda dummy, command: node.run_command(command))
     monkeypatch.setattr(job.os, "fchown", lambda handle, uid, gid: None)
-    monkeypatch.setattr(job.pwd, "getpwnam", lambda name: SimpleNamespace(pw_uid=1))
-    monkeypatch.setattr(job.grp, "getgrnam", lambda name: SimpleNamespace(gr_gid=1))
+    monkeypatch.setattr(job, "LOCK", str(tmp_path_factory.mktemp("run") / "lock" / "job"))
+    monkeypatch.setattr(job.pwd, "getpwnam", lambda name: SimpleNamespace(pw_uid=USER))
+    monkeypatch.setattr(job.grp, "getgrnam", lambda name: SimpleNamespace(gr_gid=USER))
     return node
 
 
@@ -313,7 +319,83 @@ def test_one_controller_at_a_time(node, call, monkeypatch):
     taken = []
     monkeypatch.setattr(job.fcntl, "flock", lambda handle, operation: taken.append((operation, len(node.calls))))
     call()
-    assert taken == [(fcntl.LOCK_EX, 0)]
+    assert taken == [(fcntl.LOCK_EX | fcntl.LOCK_NB, 0)]
+
+
+def test_the_wait_for_another_controller_has_a_timeout(node, call, monkeypatch):
+    monkeypatch.setattr(job, "LOCK_SECONDS", 1)
+    os.makedirs(os.path.dirname(job.LOCK))
+    with open(job.LOCK, "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        result = call()
+    assert result["failed"] and f"Another task has held {job.LOCK} on this node for 1 s" in result["msg"]
+    assert node.calls == [] and call()["action"] == "start"
+
+
+def test_what_the_jobs_user_holds_stops_nothing(node, call):
+    # The state directory was the lock once, and that user could hold it for ever.
+    handle = os.open(node.directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        assert call()["action"] == "start"
+    finally:
+        os.close(handle)
+
+
+@pytest.mark.parametrize("name", ["result.json", "progress.jsonl", "config.json"])
+@pytest.mark.parametrize("kind", ["fifo", "link", "huge"])
+def test_a_file_that_is_none_is_not_read(node, call, tmp_path_factory, name, kind):
+    secret = tmp_path_factory.mktemp("elsewhere") / "secret"
+    secret.write_text('{"status": "succeeded", "error": "not-to-be-seen", "config": {"a": "not-to-be-seen"}}\n')
+    node.put("failed")
+    (node.job / name).unlink()
+    if kind == "fifo":
+        os.mkfifo(node.job / name)
+    elif kind == "link":
+        (node.job / name).symlink_to(secret)
+    else:
+        with open(node.job / name, "wb") as file:
+            file.truncate(2**40)
+    signal.alarm(20)
+    try:
+        result = call("observed", config=CONFIG)
+        assert "not-to-be-seen" not in json.dumps(result) and result["job_state"] == "failed"
+        started = call(overwrite=True)
+    finally:
+        signal.alarm(0)
+    assert started["action"] == "start" and started["job_state"] == "running"
+    assert secret.read_text().startswith('{"status"') and node.document()["config"] == CONFIG
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a user who is not root")
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_the_jobs_user_leads_root_nowhere(node, call, monkeypatch, tmp_path_factory, depth):
+    """The directories of an earlier version, which were all of the job's user, one of them exchanged for a link."""
+    monkeypatch.setattr(job.os, "fchown", FCHOWN)
+    other = tmp_path_factory.mktemp("etc")
+    for below in ("default/train", "train", ""):
+        (other / below).mkdir(parents=True, exist_ok=True)
+    other.chmod(0o700)
+    path = [node.job.parents[1], node.job.parents[0], node.job][depth]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for directory in [node.directory, *(node.job.parents[1], node.job.parents[0])[:depth]]:
+        os.chown(directory, USER, USER)
+    path.symlink_to(other)
+    result = call()
+    assert result["failed"] and f"{path} is a link or a file where a directory is needed" in result["msg"]
+    assert (other.stat().st_uid, stat.S_IMODE(other.stat().st_mode)) == (0, 0o700) and not list(other.rglob("config.json"))
+    assert all(each.stat().st_uid == 0 for each in other.rglob("*"))
+    path.unlink()
+    (node.directory / "runs" / "other").mkdir(parents=True, exist_ok=True)
+    os.chown(node.directory / "runs" / "other", USER, USER)
+    assert call()["job_state"] == "running"
+    # Root's are all that lead there, of other runs too.
+    assert [each.stat().st_uid for each in (node.directory, node.job.parents[1], node.job.parents[0], node.job.parents[1] / "other")] == [0] * 4
+    assert node.job.stat().st_uid == USER
+    assert ((node.job / "config.json").stat().st_uid, (node.job / "config.json").stat().st_gid) == (0, USER)
+    # What that user can still try: nothing above its own directory can be exchanged.
+    moved = subprocess.run(["mv", "train", "moved"], cwd=node.job.parent, user=USER, group=USER, extra_groups=[], capture_output=True, check=False)
+    assert moved.returncode != 0 and node.job.exists()
 
 
 def test_arguments_are_checked(run_module, call):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -12,11 +13,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from conftest import free_port, wait_until
 
+from deeptrain import train as training
 from deeptrain.checkpoint import last_checkpoint
 from deeptrain.fetch import fetch, share
 from deeptrain.hdfs import Hdfs
@@ -42,6 +46,8 @@ def make_job(tmp_path, hdfs, monkeypatch):
     (tmp_path / "credentials").mkdir()
     (tmp_path / "credentials" / "s3.json").write_text("{}")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "credentials"))
+    monkeypatch.setattr(training, "RETRY_SECONDS", 0)
+    monkeypatch.setattr(training, "WAIT_SECONDS", 0.1)
 
     def make(program: str, **settings) -> Job:
         document = {
@@ -124,12 +130,197 @@ def test_progress_keeps_the_command_alive(make_job):
     assert train(make_job("import os\n" + slow + GOOD, no_progress_seconds=5)).summary["environment"]
 
 
+@contextlib.contextmanager
+def listening(port: int = 0):
+    """A server that answers; yields its address."""
+    with socket.create_server(("127.0.0.1", port)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def chief_of(**cluster) -> dict:
+    return {"cluster": cluster, "task": {"type": "chief", "index": 0}}
+
+
+def records(job: Job, phase: str) -> list[dict]:
+    lines = job.progress_file.read_text().splitlines() if job.progress_file.exists() else []
+    return [record for record in map(json.loads, lines) if record.get("phase") == phase]
+
+
 def test_no_progress_ends_the_command(make_job):
     began = time.monotonic()
-    tf_config = {"cluster": {"ps": ["10.0.0.1:2223"], "worker": ["10.0.0.2:2224", "10.0.0.3:2224"]}, "task": {"type": "chief", "index": 0}}
-    with pytest.raises(JobError, match="no progress for 1 s.*deeptrain-ps on 10.0.0.1:2223 and deeptrain-worker on 10.0.0.2:2224, 10.0.0.3:2224"):
-        train(make_job("import time; time.sleep(600)", no_progress_seconds=1, tf_config=tf_config))
+    with listening() as ps, listening() as first, listening() as second:
+        with pytest.raises(JobError, match=f"no progress for 1 s.*deeptrain-ps on {ps} and deeptrain-worker on {first}, {second}"):
+            train(make_job("import time; time.sleep(600)", no_progress_seconds=1, tf_config=chief_of(ps=[ps], worker=[first, second])))
     assert time.monotonic() - began < 120
+
+
+def test_without_patience_the_command_may_be_silent(make_job):
+    assert train(make_job("import time; time.sleep(3)\n" + GOOD, no_progress_seconds=0)).summary["environment"]
+
+
+# Counts its starts in the working directory, which is its own.
+COUNT = """
+from pathlib import Path
+starts = Path("starts")
+count = len(starts.read_text()) if starts.exists() else 0
+starts.write_text("x" * (count + 1))
+"""
+
+
+def starts(tmp_path: Path) -> int:
+    path = tmp_path / "cache" / "work" / "starts"
+    return len(path.read_text()) if path.exists() else 0
+
+
+def test_relative_paths_and_home_can_be_written(make_job, tmp_path):
+    program = "import os; open('relative', 'w').close(); open(os.path.expanduser('~/home'), 'w').close()\n" + GOOD
+    train(make_job(program))
+    assert {path.name for path in (tmp_path / "cache" / "work").iterdir()} == {"relative", "home"}
+
+
+def test_failures_of_the_command_itself_are_limited(make_job, tmp_path, hdfs):
+    job = make_job(COUNT + "raise SystemExit(3)")
+    with pytest.raises(JobError, match=r"status 3.*\(5 failures within an hour\)"):
+        train(job)
+    assert starts(tmp_path) == 5
+    assert [record["done"] for record in records(job, "restart")] == [1, 2, 3, 4]
+    assert "status 3" in records(job, "restart")[0]["extra"]["reason"]
+
+
+def test_a_command_that_fails_at_first_is_restarted(make_job, tmp_path):
+    train(make_job(COUNT + "if count < 3: raise SystemExit(1)\n" + GOOD))
+    assert starts(tmp_path) == 4
+
+
+def test_hdfs_is_waited_for(make_job, cluster, tmp_path):
+    """A NameNode that comes later than five starts would have waited: a start is none that has failed."""
+    port = free_port()
+    job = make_job(COUNT + GOOD)
+    job.config["model_url"] = f"hdfs://127.0.0.1:{port}/test-{secrets.token_hex(4)}"
+
+    def forward():
+        wait_until(lambda: len(records(job, "wait for HDFS")) >= 2, 90, "it waits")
+        ready.set()
+
+    ready = threading.Event()
+    waiter = threading.Thread(target=forward)
+    with Forwarder(port, cluster.port, ready):
+        waiter.start()
+        train(job)
+        waiter.join()
+    assert starts(tmp_path) == 1
+    assert "HDFS at" in records(job, "wait for HDFS")[0]["extra"]["missing"]
+
+
+class Forwarder:
+    """Forwards a port to another from the time on at which it is told to."""
+
+    def __init__(self, port: int, to: int, ready: threading.Event):
+        self.port, self.to, self.ready = port, to, ready
+
+    def __enter__(self):
+        self.ended = threading.Event()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def __exit__(self, *exception):
+        self.ended.set()
+        self.ready.set()
+
+    def _serve(self):
+        self.ready.wait()
+        with socket.create_server(("127.0.0.1", self.port)) as server:
+            server.settimeout(0.2)
+            while not self.ended.is_set():
+                with contextlib.suppress(TimeoutError):
+                    client = server.accept()[0]
+                    client.settimeout(None)
+                    other = socket.create_connection(("127.0.0.1", self.to))
+                    for pair in ((client, other), (other, client)):
+                        threading.Thread(target=self._copy, args=pair, daemon=True).start()
+
+    @staticmethod
+    def _copy(source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+
+# Ends as a chief does when its parameter server is lost, as often as it is lost.
+LOST = (
+    COUNT
+    + """
+import os, socket, time
+if count < 3:
+    Path("end-the-server").touch()
+    while Path("end-the-server").exists():
+        time.sleep(0.05)
+    raise SystemExit(1)
+"""
+)
+
+
+def test_a_server_that_is_lost_is_no_failure_of_the_command(make_job, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "FAILURES", 2)
+    port = free_port()
+    job = make_job(LOST + GOOD, tf_config=chief_of(ps=[f"127.0.0.1:{port}"]))
+    mark = tmp_path / "cache" / "work" / "end-the-server"
+
+    def lose():
+        for _time_lost in range(3):
+            with listening(port):
+                wait_until(mark.exists, 90, "the command runs")
+            mark.unlink()
+            # It is away until it is waited for again.
+            before = len(records(job, "restart"))
+            wait_until(lambda before=before: len(records(job, "restart")) > before, 90, "it is waited for")
+        with listening(port):
+            ended.wait()
+
+    ended = threading.Event()
+    server = threading.Thread(target=lose)
+    server.start()
+    try:
+        train(job)
+    finally:
+        ended.set()
+        server.join()
+    assert starts(tmp_path) == 4
+    assert {record["done"] for record in records(job, "restart")} == {0}
+    assert f"deeptrain-ps on 127.0.0.1:{port} does not answer" in records(job, "wait for servers")[0]["extra"]["missing"]
+
+
+def test_the_wait_for_a_server_has_a_timeout(make_job, tmp_path):
+    port = free_port()
+    with pytest.raises(JobError, match=f"no progress for 2 s: deeptrain-ps on 127.0.0.1:{port} does not answer: .*run train.yml"):
+        train(make_job(COUNT + GOOD, no_progress_seconds=0.5, tf_config=chief_of(ps=[f"127.0.0.1:{port}"])))
+    assert starts(tmp_path) == 0
+
+
+def test_a_training_waits_for_some_workers_only_so_long(make_job, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "WORKER_SECONDS", 0.5)
+    missing = f"127.0.0.1:{free_port()}"
+    with listening() as ps, listening() as worker:
+        job = make_job(COUNT + GOOD, tf_config=chief_of(ps=[ps], worker=[worker, missing]))
+        train(job)
+    assert records(job, "wait for servers")[0]["extra"]["missing"].startswith(f"deeptrain-worker on {missing} does not answer")
+
+
+def test_a_run_that_trains_is_marked(make_job, hdfs, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "RUNNING_SECONDS", 0.2)
+    job = make_job(COUNT + "import time\nwhile not Path('end').exists(): time.sleep(0.05)\n" + GOOD)
+    worker = threading.Thread(target=train, args=(job,))
+    worker.start()
+    try:
+        wait_until(lambda: hdfs.status("_RUNNING") is not None, 90, "it is marked")
+        first = hdfs.status("_RUNNING").modification_time
+        wait_until(lambda: hdfs.status("_RUNNING").modification_time > first, 90, "the mark is renewed")
+        wait_until(lambda: starts(tmp_path) == 1, 90, "the command runs")
+    finally:
+        (tmp_path / "cache" / "work").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cache" / "work" / "end").touch()
+        worker.join()
+    assert hdfs.status("_RUNNING") is None and hdfs.status("_SUCCESS") is not None
 
 
 def test_sigterm_reaches_the_command(make_job, tmp_path):
@@ -152,6 +343,46 @@ time.sleep(600)
     assert process.wait(90) == 143
     assert (tmp_path / "cache" / "saved").exists()
     assert json.loads((tmp_path / "result.json").read_text())["status"] == "failed"
+
+
+# A launcher that passes SIGTERM on to what it has started, which notes each one.
+LAUNCHER = """
+import os, signal, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", '''
+import signal, time
+def note(*signal):
+    open("signals", "a").write("x")
+signal.signal(signal.SIGTERM, note)
+open("ready", "w").close()
+end = time.monotonic() + 60
+while time.monotonic() < end and not __import__("os").path.exists("signals"):
+    time.sleep(0.05)
+time.sleep(1)
+'''])
+signal.signal(signal.SIGTERM, lambda *signal: child.terminate())
+sys.exit(child.wait() or 143)
+"""
+
+
+def signals_of(work: Path, process: subprocess.Popen) -> str:
+    wait_until((work / "ready").exists, 90, "the command runs")
+    process.send_signal(signal.SIGTERM)
+    process.wait(90)
+    return (work / "signals").read_text()
+
+
+def test_sigterm_reaches_each_process_once(make_job, tmp_path):
+    make_job(LAUNCHER)
+    process = subprocess.Popen([sys.executable, "-m", "deeptrain.cli", "train", "--job", str(tmp_path)])
+    assert signals_of(tmp_path / "cache" / "work", process) == "x"
+    assert process.returncode == 143
+
+
+def test_sigterm_reaches_each_process_of_a_server_once(tmp_path):
+    program = "import os, sys; from deeptrain.serve import serve; sys.exit(serve([sys.executable, '-c', sys.argv[1]], dict(os.environ), ('127.0.0.1', 9)))"
+    environment = {**os.environ, "DEEPTRAIN_CACHE_DIR": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-c", program, LAUNCHER], env=environment)
+    assert signals_of(tmp_path / "work", process) == "x"
 
 
 def test_the_last_checkpoint_goes_to_s3(make_job, hdfs, s3_server, tmp_path):

@@ -9,32 +9,18 @@ whoever starts the unit knows when it can be used, or that it cannot.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 
+from deeptrain.command import Command
+from deeptrain.servers import answers, task_address
 from deeptrain.train import task_environment
 
 POLL_SECONDS = 0.2
-
-
-def task_address(tf_config: dict) -> tuple[str, int]:
-    """Host and port of the task that TF_CONFIG describes."""
-    task = tf_config["task"]
-    host, port = tf_config["cluster"][task["type"]][task["index"]].rsplit(":", 1)
-    return host.strip("[]"), int(port)
-
-
-def answers(address: tuple[str, int]) -> bool:
-    """Whether something listens on the address."""
-    with contextlib.suppress(OSError), socket.create_connection(address, timeout=1):
-        return True
-    return False
 
 
 def notify(state: str) -> None:
@@ -49,15 +35,17 @@ def notify(state: str) -> None:
 
 
 def serve(command: list[str], environment: dict[str, str], address: tuple[str, int]) -> int:
-    """Runs the command, forwards SIGTERM to it, and returns its exit status (128 + signal when killed)."""
-    process = subprocess.Popen(command, env=environment)
+    """Runs the command, passes SIGTERM on to it once, and returns its exit status (128 + signal when killed)."""
+    server = Command(command, environment)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, frame: process.send_signal(received))
+        signal.signal(number, lambda received, frame: server.terminate())
+    process = server.process
     while process.poll() is None and not answers(address):
         time.sleep(POLL_SECONDS)
     if process.poll() is None:
         notify(f"READY=1\nSTATUS=Answers on {address[0]}:{address[1]}")
-    status = process.wait()
+    process.wait()
+    status = server.kill()
     return status if status >= 0 else 128 - status
 
 
@@ -67,7 +55,6 @@ def main(config_file: str) -> int:
         config = json.load(file)
     environment = task_environment(config)
     environment.pop("NOTIFY_SOCKET", None)
-    os.makedirs(config["cache_dir"], exist_ok=True)
     address = task_address(config["tf_config"])
     if answers(address):
         print(

@@ -3,36 +3,52 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs the chief's training command as a job.
 
-The command is anybody's. Around it: the environment of the contract, a watch on
-its progress, copies of the last checkpoint to S3, and the mark of success.
+The command is anybody's. Around it: the wait for HDFS and the servers, the
+environment of the contract, a check of its progress, its restarts, copies of the
+last checkpoint to S3, and the mark of success.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from deeptrain import checkpoint, s3
+from deeptrain import checkpoint, s3, servers
+from deeptrain.command import Command, work_directory
 from deeptrain.export import read_metrics
-from deeptrain.hdfs import Hdfs
+from deeptrain.hdfs import Hdfs, Unavailable
 from deeptrain.job import EXIT_BAD_INPUT, BadInput, Job, JobError, Outcome, Stopped
 
 SUCCESS = "_SUCCESS"
-# What a command gets to save a checkpoint when it is told to end.
+# Kept fresh while a run trains, so that nobody takes its servers away.
+RUNNING = "_RUNNING"
+RUNNING_SECONDS = 30
+# What a command gets to save a checkpoint after SIGTERM.
 STOP_SECONDS = 240
+# So many failures of the command's own within so many seconds end the training.
+FAILURES, FAILURES_SECONDS = 5, 3600
+RETRY_SECONDS = 10
+WAIT_SECONDS = 5
+# A machine that restarts needs longer than a step of the training: so many times the patience with the latter.
+WAIT_FACTOR = 4
+# Without some of its workers a training works too, so they are not waited for so long.
+WORKER_SECONDS = 120
 
 
 def task_environment(config: dict) -> dict[str, str]:
     """The whole environment of a training command, by ``run``, ``tf_config``, ``data_url``, ``model_url``, ``cache_dir``,
     and, of the chief alone, ``export_dir`` and ``progress_file``."""
     environment = {name: value for name, value in os.environ.items() if name != "CREDENTIALS_DIRECTORY"}
+    environment["HOME"] = str(work_directory(config["cache_dir"]))
     environment.update({str(name): str(value) for name, value in config.get("environment", {}).items()})
     environment.update(
         TF_CONFIG=json.dumps(config["tf_config"]),
@@ -103,57 +119,161 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _end(process: subprocess.Popen, seconds: float) -> int:
-    """Tells the command to end, and ends it when it has not."""
-    os.killpg(process.pid, signal.SIGTERM)
-    try:
-        return process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        return process.wait()
+class Mark:
+    """Tells in HDFS that the run trains, by a file that is written every so often. HDFS may be away meanwhile."""
+
+    def __init__(self, url: str):
+        self.url = url
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> Mark:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._ended.set()
+        self._thread.join(RUNNING_SECONDS)
+        with contextlib.suppress(JobError, OSError):
+            Hdfs(self.url).delete(RUNNING)
+
+    def _work(self) -> None:
+        while not self._ended.is_set():
+            with contextlib.suppress(JobError, OSError):
+                Hdfs(self.url).write_stream(RUNNING, iter(()))
+            self._ended.wait(RUNNING_SECONDS)
 
 
-def describe_servers(tf_config: dict) -> str:
-    """The units that a training needs, and where they are."""
-    cluster = tf_config.get("cluster", {})
-    return " and ".join(f"deeptrain-{kind} on {', '.join(cluster.get(kind, ['its hosts']))}" for kind in ("ps", "worker"))
+class OutOfPatience(JobError):
+    """What the training needs was missing for too long."""
 
 
-def supervise(job: Job, command: list[str], environment: dict[str, str], patience: float, servers: str) -> None:
+class Wait:
+    """Waits for what a training needs; altogether no longer than ``seconds`` since it last made progress."""
+
+    def __init__(self, job: Job, seconds: float):
+        self.job = job
+        self.seconds = seconds
+        self.tf_config = job.settings["tf_config"]
+        self.moved = time.monotonic()
+
+    def progressed(self) -> None:
+        self.moved = time.monotonic()
+
+    def check(self, reason: str) -> None:
+        """Raises OutOfPatience, with the last reason for it, when the time is up."""
+        if time.monotonic() - self.moved > self.seconds:
+            raise OutOfPatience(f"The training has made no progress for {self.seconds:.0f} s: {reason}")
+
+    def pause(self, seconds: float) -> None:
+        self.job.stop.wait(seconds)
+        self.job.check_stop()
+
+    def until(self, phase: str, missing: Callable[[], str]) -> None:
+        """Waits until nothing is missing; ``missing`` returns what is, and the fix."""
+        began = time.monotonic()
+        while said := missing():
+            self.check(said)
+            self.job.progress.report(phase, round(time.monotonic() - began), unit="s", missing=said)
+            self.pause(WAIT_SECONDS)
+
+    def for_hdfs(self) -> None:
+        self.until("wait for HDFS", self.missing_hdfs)
+
+    def for_servers(self) -> None:
+        began = time.monotonic()
+        self.until("wait for servers", lambda: self.missing_servers(all_workers=time.monotonic() - began < WORKER_SECONDS))
+
+    def missing_hdfs(self) -> str:
+        try:
+            # A NameNode in safe mode refuses it.
+            Hdfs(self.job.config["model_url"]).mkdirs()
+        except Unavailable as error:
+            return str(error)
+        return ""
+
+    def missing_servers(self, all_workers: bool = False) -> str:
+        silent = servers.silent(self.tf_config)
+        if not all_workers:
+            silent = servers.needed(self.tf_config, silent)
+        return f"{servers.describe(silent)} does not answer: see its journal, or run train.yml, which starts it" if silent else ""
+
+    def lost(self) -> str:
+        """What goes missing in the time after a failure, and so may be its cause."""
+        end = time.monotonic() + RETRY_SECONDS
+        while not (said := self.missing_servers() or self.missing_hdfs()) and time.monotonic() < end:
+            self.pause(1)
+        return said
+
+
+def supervise(job: Job, command: list[str], environment: dict[str, str], patience: float, progressed: Callable[[], None]) -> None:
     """Runs the command until it has succeeded; raises what else became of it.
 
     ``patience`` is the time without progress, in seconds, after which it is ended;
-    ``servers`` tells people where to look then.
+    ``progressed`` is called when it makes progress.
     """
     try:
-        process = subprocess.Popen(command, env=environment, start_new_session=True)
+        running = Command(command, environment)
     except OSError as error:
         raise BadInput(f"The training command cannot be run ({error}): check deeptrain_command, {command}") from error
     size, moved = _size(job.progress_file), time.monotonic()
-    while True:
-        try:
-            status = process.wait(0.5)
-            break
-        except subprocess.TimeoutExpired:
-            pass
-        if job.stop.is_set():
-            _end(process, STOP_SECONDS)
-            raise Stopped
-        if _size(job.progress_file) != size:
-            size, moved = _size(job.progress_file), time.monotonic()
-        elif time.monotonic() - moved > patience:
-            _end(process, 10)
-            raise JobError(f"The training made no progress for {patience:.0f} s: see that {servers} run, then run train.yml")
+    try:
+        while True:
+            try:
+                status = running.process.wait(0.5)
+                break
+            except subprocess.TimeoutExpired:
+                pass
+            if job.stop.is_set():
+                running.end(STOP_SECONDS)
+                raise Stopped
+            if _size(job.progress_file) != size:
+                size, moved = _size(job.progress_file), time.monotonic()
+                progressed()
+            elif time.monotonic() - moved > patience:
+                running.end(10)
+                needed = servers.describe(servers.all_servers(job.settings["tf_config"])) or "its servers"
+                raise JobError(f"The training made no progress for {patience:.0f} s: see that {needed} run, then run train.yml")
+    finally:
+        running.kill()
     if job.stop.is_set():
         raise Stopped
     if status == EXIT_BAD_INPUT:
         raise BadInput("The training command refused its input: the unit's journal says what to change (deeptrain_training, deeptrain_command)")
     if status != 0:
-        raise JobError(f"The training command ended with status {status}: the unit's journal says why; run train.yml and it goes on from the last checkpoint")
+        raise JobError(f"The training command ended with status {status}: the unit's journal says why; run train.yml, which resumes from the last checkpoint")
 
 
-def train(job: Job) -> Outcome:
-    """Trains, by the job's ``command``, ``data_url`` and ``model_url``."""
+def persist(job: Job, wait: Wait, attempt: Callable[[], Outcome]) -> Outcome:
+    """Repeats the attempt until it succeeds, or fails for its own reasons too often.
+
+    A failure while HDFS or a server is away is none of the command's own: it is
+    waited for what is missing.
+    """
+    failures: list[float] = []
+    while True:
+        try:
+            wait.for_hdfs()
+            return attempt()
+        except (BadInput, OutOfPatience):
+            raise
+        except Unavailable as error:
+            reason = str(error)
+            wait.pause(RETRY_SECONDS)
+        except JobError as error:
+            reason = str(error)
+            if not wait.lost():
+                now = time.monotonic()
+                failures = [then for then in failures if now - then < FAILURES_SECONDS] + [now]
+                if len(failures) >= FAILURES:
+                    raise JobError(f"{reason} ({FAILURES} failures within an hour)", error.summary) from error
+        wait.check(reason)
+        print(f"Restarts the training command: {reason}", file=sys.stderr, flush=True)
+        job.progress.report("restart", len(failures), unit="failures", force=True, reason=reason)
+
+
+def attempt(job: Job, wait: Wait) -> Outcome:
+    """Trains until the command ends."""
     settings = job.settings
     model = Hdfs(job.config["model_url"])
     export_dir = Path(settings["export_dir"])
@@ -163,9 +283,10 @@ def train(job: Job) -> Outcome:
     model.delete(SUCCESS)
     environment = task_environment({**settings, **job.config, "progress_file": job.progress_file})
     copier = CheckpointCopier(job, model)
+    wait.for_servers()
     copier.start()
     try:
-        supervise(job, job.config["command"], environment, float(settings.get("no_progress_seconds", 900)), describe_servers(settings["tf_config"]))
+        supervise(job, job.config["command"], environment, patience(job), wait.progressed)
     finally:
         copier.end()
     if not any(export_dir.iterdir()):
@@ -173,3 +294,15 @@ def train(job: Job) -> Outcome:
     summary = read_metrics(export_dir)
     model.write_bytes(SUCCESS, b"")
     return Outcome(summary=summary)
+
+
+def patience(job: Job) -> float:
+    """Seconds without progress after which the command is ended; with 0 it never is."""
+    return float(job.settings.get("no_progress_seconds", 900)) or math.inf
+
+
+def train(job: Job) -> Outcome:
+    """Trains, by the job's ``command``, ``data_url`` and ``model_url``."""
+    wait = Wait(job, WAIT_FACTOR * patience(job))
+    with Mark(job.config["model_url"]):
+        return persist(job, wait, lambda: attempt(job, wait))

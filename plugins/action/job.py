@@ -34,6 +34,8 @@ POLL_SHARE = 0.2
 # A node that went away in the middle of a look would let ssh wait for hours.
 ANSWER_SECONDS = 60
 RETRY_SECONDS = 5
+# A node that restarts again and again is no place for the job.
+NODE_RESTARTS, NODE_RESTARTS_SECONDS = 5, 3600
 
 
 @contextlib.contextmanager
@@ -63,6 +65,7 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         self._task_vars = task_vars
         self._args = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC, required_if=REQUIRED_IF)[1]
+        self._node_restarts = 0
         began = time.monotonic()
         first = self._look(self._task.args)
         if self._args["state"] != "started" or "job_state" not in first:
@@ -75,7 +78,8 @@ class ActionModule(ActionBase):
     def _outcome(self, first, last):
         """Return the task's result from what the first and the last look gave."""
         kept = {name: first[name] for name in ("changed", "invocation") if name in first}
-        result = {**first, **last, **kept}
+        result = {**first, **last, **kept, "node_restarts": self._node_restarts}
+        result["changed"] = result["changed"] or self._node_restarts > 0
         if last.get("job_state") == FAILED:
             result.update(failed=True, msg=last["reason"])
         elif last.get("job_state") == DONE and self._args["recheck"]:
@@ -86,12 +90,24 @@ class ActionModule(ActionBase):
         """Show the job's progress until it has ended; return the last look, failed when the task's time has."""
         timeout = self._args["timeout"]
         playbook = os.getppid()
-        restarts = look["restarts"]
+        restarts, boot, node_restarts = look["restarts"], look["boot"], []
         newest, shown = None, float("-inf")
         if look["job_state"] == RUNNING:
             self._say("attached to the running job" if look["action"] == ATTACH else "started")
         while True:
             newest = look["progress"][-1] if look["progress"] else newest
+            # Of a unit that has failed since, a restart of the node is not the cause.
+            if look["job_state"] == FAILED and look["unit_state"] == "inactive" and look["boot"] != boot:
+                now = time.monotonic()
+                node_restarts = [then for then in node_restarts if now - then < NODE_RESTARTS_SECONDS] + [now]
+                if len(node_restarts) <= NODE_RESTARTS:
+                    self._node_restarts += 1
+                    self._say(f"the node was restarted, which ended the job; starting it again ({self._node_restarts})")
+                    look = self._persist(self._task.args)
+                    if look.get("failed") or "job_state" not in look:
+                        return look
+                    restarts = look["restarts"]
+            boot = look["boot"]
             ended = look["job_state"] != RUNNING
             if newest and (ended or time.monotonic() - shown >= self._args["progress_interval"]):
                 self._say(progress_line(newest, self._args["kind"]))
@@ -121,7 +137,10 @@ class ActionModule(ActionBase):
         """Look at the job, and try again for a while when that cannot be done; return the look, or its failure."""
         # Neither configuration nor credentials travel to the node again.
         args = {name: self._task.args[name] for name in ("kind", "run", "state_dir") if name in self._task.args}
-        args.update(state="observed", progress_offset=offset)
+        return self._persist({**args, "state": "observed", "progress_offset": offset})
+
+    def _persist(self, args):
+        """Run the module, and retry for a while when the node is unreachable; return its result, or the failure."""
         patience = self._args["unreachable_timeout"]
         began = time.monotonic()
         lost = False

@@ -19,6 +19,8 @@ ARGUMENT_SPEC = {
     "credentials": {"type": "dict", "default": {}, "no_log": True},
     "overwrite": {"type": "bool", "default": False},
     "recheck": {"type": "bool", "default": False},
+    "exclusive": {"type": "bool", "default": False},
+    "at_boot": {"type": "bool", "default": False},
     "user": {"type": "str", "default": "deeptrain"},
     "state_dir": {"type": "path", "default": "/var/lib/deeptrain"},
     "credentials_dir": {"type": "path", "default": "/run/deeptrain/credentials", "no_log": False},
@@ -68,9 +70,12 @@ def job_state(unit, result, has_progress):
     """Return the job's state from its unit's properties, its result document (or None) and whether it left progress."""
     if unit.get("ActiveState") in _AT_WORK:
         return RUNNING
+    # Its last start has failed, whatever an earlier one has left.
+    if unit.get("ActiveState") == "failed":
+        return FAILED
     if result is not None and result.get("status") == "succeeded":
         return DONE
-    if result is not None or has_progress or unit.get("ActiveState") == "failed":
+    if result is not None or has_progress:
         return FAILED
     return NONE
 
@@ -87,6 +92,19 @@ def decide(state, same, overwrite=False, recheck=False):
     if state == FAILED and overwrite:
         return START
     return _ACTIONS[state, same]
+
+
+def uses_role(credentials):
+    """Return whether credentials are given, and all empty: the job then uses the role of the machine."""
+    return bool(credentials) and not any(value for content in credentials.values() for value in content.values())
+
+
+def occupied(kind, others):
+    """Return the message of a job that is refused since other runs have the cluster's servers."""
+    return (
+        f"Job {kind} of run {', '.join(others)} is running, and the servers of this cluster serve one run at a time: wait for its end, "
+        f"or stop it first with stop.yml and deeptrain_run={others[0]}"
+    )
 
 
 def refusal(kind, run, state, difference, recheck=False):
@@ -148,9 +166,10 @@ def _list_change(was, now):
 
 def failure(unit_name, unit, result, log):
     """Return why a job failed: its own words, or else what systemd and the journal know."""
-    if result is not None and result.get("error"):
-        return f"{unit_name}: {result['error']}"
     reason, status = unit.get("Result", ""), unit.get("ExecMainStatus", "")
+    # Stopped for want of memory, a job says no more than that it was stopped.
+    if result is not None and result.get("error") and reason != "oom-kill":
+        return f"{unit_name}: {result['error']}"
     why = {
         "success": "it was stopped, or the node was restarted",
         "oom-kill": "the node ran out of memory, so give it more or the job less to do",

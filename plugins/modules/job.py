@@ -61,7 +61,8 @@ options:
   credentials:
     description:
       - Names of credentials and their content, a dictionary each. Kept in files that root alone reads.
-      - They are written when the job is started or armed, and left alone when it is running or done.
+      - They are written when the job is started or armed, and left alone when it is running or done. A job that
+        waits for an automatic restart gets those that it lacks.
     type: dict
     default: {}
   overwrite:
@@ -74,6 +75,17 @@ options:
     description:
       - Start a job that is done again, to check its own work. The task has changed something only when the
         job's result says so, so it must wait for it; in check mode a job that is done counts as unchanged.
+    type: bool
+    default: false
+  exclusive:
+    description: Refuse to start or arm the job while a job of the same kind of another run is running on the node.
+    type: bool
+    default: false
+  at_boot:
+    description:
+      - Start the job at boot, when it was running before, where all values of O(credentials) are empty, so that the job uses
+        the machine's role. It is started by systemd alone, until it succeeds or O(state=stopped) stops it.
+      - Other credentials are lost in a restart of the node, and so the job is started by the task that waits for it, or by the next one.
     type: bool
     default: false
   user:
@@ -197,6 +209,19 @@ restarts:
   description: How often systemd has started the running job again by itself.
   type: int
   returned: always
+boot:
+  description: Identifies the boot of the node.
+  type: str
+  returned: always
+unit_state:
+  description: The unit's C(ActiveState).
+  type: str
+  returned: always
+  sample: inactive
+node_restarts:
+  description: How often the task has started the job again since the node was restarted, at most five times an hour.
+  type: int
+  returned: with O(state=started) and O(wait=true), when the job was running
 result:
   description: The job's result document, or nothing as long as it has none.
   type: dict
@@ -220,6 +245,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.deeptrain.cluster.plugins.module_utils import guarded_files
 from ansible_collections.deeptrain.cluster.plugins.module_utils.job import (
     ARGUMENT_SPEC,
+    ATTACH,
     DONE,
     FAILED,
     NONE,
@@ -232,7 +258,9 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.job import (
     failure,
     job_state,
     name_errors,
+    occupied,
     refusal,
+    uses_role,
 )
 
 # A look returns at most so much of the progress, its end.
@@ -241,6 +269,7 @@ LOG_LINES = 20
 # Where root alone can take it. A start holds it for some seconds.
 LOCK = "/run/deeptrain/lock/job"
 LOCK_SECONDS = 120
+UNITS = "/etc/systemd/system"
 
 
 def parse(content):
@@ -250,6 +279,14 @@ def parse(content):
     except ValueError:
         return None
     return document if isinstance(document, dict) else None
+
+
+def boot():
+    """Return what identifies the boot of the node; a container shares the kernel's, and has an init of its own."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        kernel = file.read().strip()
+    with open("/proc/1/stat", encoding="utf-8", errors="replace") as file:
+        return f"{kernel}-{file.read().rpartition(')')[2].split()[19]}"
 
 
 class Job:
@@ -283,8 +320,19 @@ class Job:
         with self.directory() as handle:
             return None if handle is None else parse(guarded_files.read(handle, name))
 
-    def refusal(self, state, difference):
+    def refusal(self, state, difference, others):
+        if others:
+            return occupied(self.params["kind"], others)
         return refusal(self.params["kind"], self.params["run"], state, difference, self.recheck)
+
+    def others(self):
+        """Return the other runs whose job of this kind is running, where there must be none."""
+        if not self.params["exclusive"]:
+            return []
+        pattern = f"deeptrain-{self.params['kind']}@*.service"
+        listed = self.systemctl("list-units", "--plain", "--no-legend", "--state=active,activating,deactivating,reloading", pattern)
+        units = [line.split()[0] for line in listed.splitlines() if line.strip()]
+        return sorted(unit.partition("@")[2][: -len(".service")] for unit in units if unit != self.unit)
 
     def stored(self):
         return self.read_json("config.json") or {}
@@ -327,7 +375,7 @@ class Job:
         return output
 
     def properties(self):
-        names = "LoadState,ActiveState,Result,ExecMainStatus,NRestarts,NeedDaemonReload"
+        names = "LoadState,ActiveState,Result,ExecMainStatus,NRestarts,NeedDaemonReload,UnitFileState"
         output = self.systemctl("show", "--property=" + names, self.unit)
         return dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
 
@@ -337,7 +385,13 @@ class Job:
         with self.directory() as handle:
             result = None if handle is None else parse(guarded_files.read(handle, "result.json"))
             progressed = handle is not None and "progress.jsonl" in os.listdir(handle)
-        return unit, result, job_state(unit, result, progressed)
+        state = job_state(unit, result, progressed)
+        # A job that ends with the node does so before the connection does; what became of it shows after the restart.
+        return unit, result, RUNNING if state == FAILED and self.stopping() else state
+
+    def stopping(self):
+        """Return whether the node is shutting down."""
+        return self.module.run_command(["systemctl", "is-system-running"])[1].strip() == "stopping"
 
     def progress(self):
         """Return the newest whole records of progress, and where to go on."""
@@ -363,6 +417,7 @@ class Job:
         """Return what the module tells of the job."""
         unit, result, state = self.look()
         told = {"unit": self.unit, "job_state": state, "result": result, "restarts": int(unit.get("NRestarts") or 0)}
+        told.update(boot=boot(), unit_state=unit.get("ActiveState", ""))
         if self.params["state"] in ("started", "observed"):
             told["progress"], told["progress_offset"] = self.progress()
         if state == FAILED:
@@ -406,12 +461,13 @@ class Job:
         with guarded_files.directory(self.params["state_dir"], "runs", self.params["run"]) as run:
             guarded_files.make_directory(run, self.params["kind"], 0o755, uid, gid)
 
-    def write_credentials(self):
-        """Write the credentials for root alone; return whether any was another before."""
+    def write_credentials(self, missing=False):
+        """Write the credentials for root alone, or only the missing ones; return whether any was another before."""
         changed = False
         base, run = self.params["credentials_dir"], self.params["run"]
         for name, content in self.params["credentials"].items():
-            if self.stored_credentials(name) == content:
+            stored = self.stored_credentials(name)
+            if stored == content or (missing and stored is not None):
                 continue
             changed = True
             if not self.module.check_mode:
@@ -422,6 +478,42 @@ class Job:
                 with guarded_files.directory(base, run) as handle:
                     guarded_files.write(handle, name + ".json", json.dumps(content), 0o600)
         return changed
+
+    def write_boot(self, unit):
+        """Let a unit that uses the machine's role start at boot, when it was running then; return whether that is new."""
+        text = ""
+        if self.params["at_boot"] and uses_role(self.params["credentials"]):
+            # Nothing is in /run then, and the credentials hold no secret. The unit disables itself when it has succeeded.
+            defaults = "".join(f"SetCredential={name}.json:{{}}\n" for name in sorted(self.params["credentials"]))
+            text = f"[Service]\n{defaults}ExecStartPre=-+systemctl --no-reload enable %n\n"
+        drop_ins = self.unit + ".d"
+        try:
+            with guarded_files.directory(UNITS, drop_ins) as handle:
+                stored = guarded_files.read(handle, "boot.conf") or b""
+        except FileNotFoundError:
+            stored = b""
+        if stored.decode("utf-8") == text:
+            return False
+        if not self.module.check_mode:
+            with guarded_files.directory(UNITS) as handle:
+                guarded_files.make_directory(handle, drop_ins, 0o755)
+            with guarded_files.directory(UNITS, drop_ins) as handle:
+                if text:
+                    guarded_files.write(handle, "boot.conf", text, 0o644)
+                else:
+                    guarded_files.remove(handle, "boot.conf")
+            if not text:
+                self.disable(unit)
+            self.systemctl("daemon-reload")
+        return True
+
+    def disable(self, unit):
+        """Let the unit not start at boot; return whether it would have."""
+        if unit.get("UnitFileState") != "enabled":
+            return False
+        if not self.module.check_mode:
+            self.systemctl("disable", self.unit)
+        return True
 
     def stored_credentials(self, name):
         try:
@@ -446,6 +538,7 @@ class Job:
                 guarded_files.remove(handle, name)
         changed = self.write_config()
         self.write_credentials()
+        self.write_boot(unit)
         if unit.get("NeedDaemonReload") == "yes":
             self.systemctl("daemon-reload")
         if unit.get("ActiveState") == "failed":
@@ -455,15 +548,16 @@ class Job:
             self.module.fail_json(msg=f"{self.unit} did not start: {(error or output).strip()}", unit=self.unit)
         return changed or state != DONE
 
-    def arm(self):
+    def arm(self, unit):
         """Leave what the job needs, for something else to start it; return whether anything changed."""
-        config = self.write_config()
-        return self.write_credentials() or config
+        return any([self.write_config(), self.write_credentials(), self.write_boot(unit)])
 
     def stop(self):
-        """End the job in order; return whether it was running."""
-        if self.look()[2] != RUNNING:
-            return False
+        """End the job in order, and for good; return whether it was running or would have started at boot."""
+        unit, _result, state = self.look()
+        disabled = self.disable(unit)
+        if state != RUNNING:
+            return disabled
         if not self.module.check_mode:
             began = time.monotonic()
             timeout = self.params["timeout"]
@@ -484,10 +578,12 @@ def renew(module):
 
 
 def compare(job, state):
-    """Return what starting the job comes to, and the difference of its configuration."""
+    """Return what starting the job comes to, the difference of its configuration, and the other runs that are in its way."""
     # A configuration that nothing has begun to work on binds nobody.
     difference = {} if state == NONE else differences(job.stored().get("config", {}), job.params["config"])
-    return decide(state, not difference, job.params["overwrite"], job.recheck), difference
+    action = decide(state, not difference, job.params["overwrite"], job.recheck)
+    others = job.others() if action == START else []
+    return REFUSE if others else action, difference, others
 
 
 def ensure(job):
@@ -496,10 +592,10 @@ def ensure(job):
     with job.alone():
         unit, _result, state = job.look()
         before = job.stored()
-        action, difference = compare(job, state)
+        action, difference, others = compare(job, state)
         if action == REFUSE:
             module.fail_json(
-                msg=job.refusal(state, difference),
+                msg=job.refusal(state, difference, others),
                 action=action,
                 difference=difference,
                 unit=job.unit,
@@ -507,7 +603,9 @@ def ensure(job):
             )
         changed = False
         if action == START:
-            changed = job.start(state, unit) if module.params["state"] == "started" else job.arm()
+            changed = job.start(state, unit) if module.params["state"] == "started" else job.arm(unit)
+        elif action == ATTACH and unit.get("ActiveState") == "activating":
+            changed = job.write_credentials(missing=True)
     told = {"changed": changed, "action": action, "difference": difference}
     if action == START and before != job.document:
         told["diff"] = {
@@ -529,9 +627,9 @@ def tell(job):
         told = {"changed": state == "stopped" and job.stop()}
     told.update(job.snapshot())
     if state == "observed" and module.params["config"] is not None:
-        told["action"], told["difference"] = compare(job, told["job_state"])
+        told["action"], told["difference"], others = compare(job, told["job_state"])
         if told["action"] == REFUSE:
-            told["refusal"] = job.refusal(told["job_state"], told["difference"])
+            told["refusal"] = job.refusal(told["job_state"], told["difference"], others)
     return told
 
 

@@ -4,7 +4,7 @@
 """What may happen to the controller and to its connection while a job runs.
 
 The inventory is JOB_INVENTORY, as in runme.sh. JOB_PAUSE and JOB_RESUME, where they are set, are commands that stop
-the whole node for a while and let it go on.
+the whole node for a while and let it go on; JOB_RESTART is one that restarts it.
 """
 
 from __future__ import annotations
@@ -148,8 +148,32 @@ def test_node_stands_still():
     assert result["changed"] and result["summary"]["first_step"] == 0, result
 
 
+def test_node_is_restarted():
+    """The node is restarted: the task starts the job again with the credentials that it holds, and sees the end."""
+    watch = Watch("restarted", 60)
+    watch.wait_for("steps/s")
+    subprocess.run(os.environ["JOB_RESTART"], shell=True, check=True)
+    watch.wait_for("test restarted: the node was restarted")
+    result = watch.end()
+    assert result["changed"] and result["summary"]["first_step"] > 0 and result["summary"]["steps"] == 60, result
+
+
+def test_node_is_restarted_with_its_role():
+    """The node is restarted with no controller: a job with the role of the machine starts by itself."""
+    watch = Watch("role", 60, secret="", at_boot="true")
+    watch.wait_for("steps/s")
+    watch.kill()
+    subprocess.run(os.environ["JOB_RESTART"], shell=True, check=True)
+    again = Watch("role", 60, secret="", at_boot="true")
+    again.wait_for("test role: attached")
+    result = again.end()
+    assert not result["changed"] and result["summary"]["first_step"] > 0, result
+
+
+NEEDED = {"test_node_stands_still": "JOB_PAUSE", "test_node_is_restarted": "JOB_RESTART", "test_node_is_restarted_with_its_role": "JOB_RESTART"}
+
 if __name__ == "__main__":
     for name, test in list(globals().items()):
-        if name.startswith("test_") and (name != "test_node_stands_still" or "JOB_PAUSE" in os.environ):
+        if name.startswith("test_") and (name not in NEEDED or NEEDED[name] in os.environ):
             print(f"{name}: {test.__doc__}", flush=True)
             test()

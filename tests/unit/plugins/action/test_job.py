@@ -22,7 +22,7 @@ UNIT = "deeptrain-train@default.service"
 def running(done=None, offset=0, **more):
     """Return a look at a running job."""
     progress = [] if done is None else [{"phase": "train", "done": done, "total": 10, "unit": "steps"}]
-    look = {"unit": UNIT, "job_state": "running", "changed": False, "result": None, "restarts": 0}
+    look = {"unit": UNIT, "job_state": "running", "changed": False, "result": None, "restarts": 0, "boot": "1", "unit_state": "active"}
     return {**look, "progress": progress, "progress_offset": offset, **more}
 
 
@@ -243,6 +243,54 @@ def test_an_automatic_restart_is_told(controller):
     watch.run(started(), running(1, 20, restarts=1), running(1, 20, restarts=1), ended())
     assert watch.text()[2] == "ended before its work was done, and was started again by systemd (1)"
     assert len([text for text in watch.text() if "systemd" in text]) == 1
+
+
+def interrupted(boot, **more):
+    """Return a look at a job that ended with its node."""
+    return running(job_state="failed", unit_state="inactive", boot=boot, reason="it was stopped, or the node was restarted", log=[], **more)
+
+
+def test_a_restart_of_the_node_is_survived(controller):
+    watch = controller()
+    lost = AnsibleConnectionFailure("no route")
+    again = started(changed=False, boot="2")
+    result = watch.run(running(3, 30, action="attach"), lost, lost, interrupted("2"), again, running(5, 10, boot="2"), ended(boot="2"))
+    assert result["job_state"] == "done" and result["changed"] and result["node_restarts"] == 1 and not result.get("failed")
+    assert "the node was restarted, which ended the job; starting it again (1)" in watch.text()
+    # With all that it needs, its credentials among them.
+    assert watch.calls[4] == ARGUMENTS and watch.calls[5]["state"] == "observed"
+
+
+def test_a_node_that_is_lost_while_the_job_is_started_again(controller):
+    watch = controller()
+    result = watch.run(started(), interrupted("2"), AnsibleConnectionFailure("no route"), started(boot="2"), ended(boot="2"))
+    assert result["job_state"] == "done" and watch.calls[2] == watch.calls[3] == ARGUMENTS
+
+
+@pytest.mark.parametrize("look", [interrupted("1"), {**interrupted("2"), "unit_state": "failed"}])
+def test_what_was_stopped_or_has_failed_is_not_started_again(controller, look):
+    watch = controller()
+    result = watch.run(started(), look)
+    assert result["failed"] and result["node_restarts"] == 0 and len(watch.calls) == 2
+
+
+def test_a_node_that_restarts_too_often(controller):
+    watch = controller()
+    looks = [look for boot in "23456" for look in (interrupted(boot), started(boot=boot))]
+    result = watch.run(started(), *looks, interrupted("7"))
+    assert result["failed"] and result["node_restarts"] == 5 and result["msg"] == "it was stopped, or the node was restarted"
+
+
+def test_restarts_of_the_node_over_days(controller):
+    watch = controller()
+    looks = [look for boot in "23456789" for look in (interrupted(boot), lambda boot=boot: (watch.sleep(1000), started(boot=boot))[1])]
+    assert watch.run(started(), *looks, ended(boot="9"))["node_restarts"] == 8
+
+
+def test_a_job_that_is_refused_after_a_restart_of_the_node(controller):
+    refused = {"failed": True, "msg": "no", "action": "refuse", "job_state": "none", "unit": UNIT}
+    result = controller().run(started(), interrupted("2"), refused)
+    assert result["failed"] and result["msg"] == "no" and result["job_state"] == "none"
 
 
 @pytest.mark.parametrize(

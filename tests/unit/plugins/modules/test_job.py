@@ -26,13 +26,16 @@ FCHOWN = os.fchown
 class Node:
     """A node whose systemd knows one unit, and whose files belong to whoever runs the test."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, units):
         self.directory = directory
         self.job = directory / "runs" / "default" / "train"
         self.credentials = directory / "run" / "credentials"
+        self.units = units
         self.unit = {"LoadState": "loaded", "ActiveState": "inactive", "Result": "success", "NRestarts": "0", "NeedDaemonReload": "no"}
         self.calls = []
         self.start = {"ActiveState": "active"}
+        self.system = "running"
+        self.others = []
 
     def run_command(self, command):
         """Stands for AnsibleModule.run_command."""
@@ -41,7 +44,14 @@ class Node:
         if command[1] == "show":
             assert command[-1] == "deeptrain-train@default.service"
             return 0, "".join(f"{name}={value}\n" for name, value in self.unit.items()), ""
+        if command[1] == "is-system-running":
+            return 0, f"{self.system}\n", ""
+        if command[1] == "list-units":
+            assert command[-1] == "deeptrain-train@*.service"
+            return 0, "".join(f"deeptrain-train@{run}.service loaded active running a job\n" for run in self.others), ""
         self.calls.append(command[1])
+        if command[1] in ("enable", "disable"):
+            self.unit["UnitFileState"] = command[1] + "d"
         if command[1] == "start":
             # All that the job needs is there by now.
             assert self.document()["settings"] == {"parallel": 4}
@@ -77,9 +87,11 @@ class Node:
 @pytest.fixture
 def node(tmp_path, tmp_path_factory, monkeypatch):
     """Return a node."""
-    node = Node(tmp_path)
+    node = Node(tmp_path, tmp_path_factory.mktemp("systemd") / "system")
     monkeypatch.setattr(basic.AnsibleModule, "run_command", lambda dummy, command: node.run_command(command))
     monkeypatch.setattr(job.os, "fchown", lambda handle, uid, gid: None)
+    (node.units).mkdir()
+    monkeypatch.setattr(job, "UNITS", str(node.units))
     monkeypatch.setattr(job, "LOCK", str(tmp_path_factory.mktemp("run") / "lock" / "job"))
     monkeypatch.setattr(job.pwd, "getpwnam", lambda name: SimpleNamespace(pw_uid=USER))
     monkeypatch.setattr(job.grp, "getgrnam", lambda name: SimpleNamespace(gr_gid=USER))
@@ -396,6 +408,89 @@ def test_the_jobs_user_leads_root_nowhere(node, call, monkeypatch, tmp_path_fact
     # What that user can still try: nothing above its own directory can be exchanged.
     moved = subprocess.run(["mv", "train", "moved"], cwd=node.job.parent, user=USER, group=USER, extra_groups=[], capture_output=True, check=False)
     assert moved.returncode != 0 and node.job.exists()
+
+
+@pytest.mark.parametrize(("unit_state", "expected"), [("inactive", "done"), ("failed", "failed"), ("active", "running")])
+def test_done_is_the_success_of_the_last_start(node, call, unit_state, expected):
+    node.put("done")
+    node.unit.update(ActiveState=unit_state, Result="exit-code" if unit_state == "failed" else "success", ExecMainStatus="243")
+    assert call("observed")["job_state"] == expected
+    assert call(check_mode=True)["action"] == {"done": "nothing", "failed": "start", "running": "attach"}[expected]
+
+
+@pytest.mark.parametrize("state", ["started", "armed"])
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_another_run_is_refused_while_one_is_running(node, call, state, check_mode):
+    node.others = ["mine", "default"]
+    node.put("failed")
+    before = node.files()
+    result = call(state, exclusive=True, check_mode=check_mode)
+    assert result["failed"] and result["action"] == "refuse" and "run mine is running" in result["msg"] and "deeptrain_run=mine" in result["msg"]
+    assert node.files() == before and node.calls == []
+    assert "run mine is running" in call("observed", config=CONFIG, exclusive=True)["refusal"]
+    assert call(state, check_mode=check_mode)["action"] == "start"
+    # Itself is none of the others, and what needs no start disturbs nobody.
+    node.others = ["default"]
+    assert call(state, exclusive=True, check_mode=check_mode)["action"] in ("start", "attach")
+
+
+@pytest.mark.parametrize("state", ["running", "done"])
+def test_what_is_not_started_is_not_refused_for_another_run(node, call, state):
+    node.others = ["mine"]
+    node.put(state)
+    assert call(exclusive=True)["action"] in ("attach", "nothing")
+
+
+def test_a_job_with_the_role_of_the_machine_starts_at_boot(node, call):
+    drop_in = node.units / "deeptrain-train@default.service.d" / "boot.conf"
+    role = {"s3": {"key": "", "token": None}}
+    call(credentials=role)
+    assert not drop_in.exists()
+    node.unit["ActiveState"] = "failed"
+    call(credentials=role, at_boot=True)
+    assert drop_in.read_text() == "[Service]\nSetCredential=s3.json:{}\nExecStartPre=-+systemctl --no-reload enable %n\n"
+    assert node.calls[-3:] == ["daemon-reload", "reset-failed", "start"]
+    # As the unit does then.
+    node.unit.update(ActiveState="failed", UnitFileState="enabled")
+    assert not call("armed", credentials=role, at_boot=True)["changed"]
+    call(at_boot=True)
+    assert not drop_in.exists() or drop_in.read_text() == ""
+    assert node.unit["UnitFileState"] == "disabled" and node.calls[-4:] == ["disable", "daemon-reload", "reset-failed", "start"]
+
+
+def test_what_is_stopped_does_not_start_at_boot(node, call):
+    node.put("failed")
+    node.unit["UnitFileState"] = "enabled"
+    assert call("stopped", check_mode=True)["changed"] and node.calls == []
+    assert call("stopped")["changed"] and node.calls == ["disable"]
+    assert not call("stopped")["changed"]
+    node.unit.update(ActiveState="active", UnitFileState="enabled")
+    assert call("stopped")["changed"] and node.calls == ["disable", "disable", "stop"]
+
+
+def test_a_job_that_ends_with_its_node_has_not_failed(node, call):
+    node.put("failed")
+    node.system = "stopping"
+    assert call("observed")["job_state"] == "running"
+    node.system = "degraded"
+    look = call("observed")
+    assert look["job_state"] == "failed" and look["unit_state"] == "inactive" and look["boot"] == call("observed")["boot"] != ""
+
+
+def test_a_unit_that_waits_for_its_restart_gets_the_credentials_that_it_lacks(node, call):
+    node.put("running")
+    node.unit["ActiveState"] = "activating"
+    path = node.credentials / "default" / "s3.json"
+    result = call("armed")
+    assert result["action"] == "attach" and result["changed"] and json.loads(path.read_text()) == {"key": SECRET}
+    assert not call("armed", credentials={"s3": {"key": "another"}})["changed"] and json.loads(path.read_text()) == {"key": SECRET}
+
+
+def test_a_lack_of_memory_is_named(node, call):
+    node.put("failed")
+    (node.job / "result.json").write_text('{"status": "failed", "error": "stopped; start it again"}')
+    node.unit.update(ActiveState="failed", Result="oom-kill")
+    assert "the node ran out of memory" in call("observed")["reason"]
 
 
 def test_arguments_are_checked(run_module, call):

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 
-from deeptrain import checkpoint
+from deeptrain import checkpoint, identity
 from deeptrain.hdfs import Hdfs
 from deeptrain.job import JobError
 
@@ -59,6 +59,17 @@ class LocalDirectory:
 def remote(url: str):
     """The directory behind a URL or a local path."""
     return Hdfs(url) if url.startswith("hdfs://") else LocalDirectory(url)
+
+
+def forget_other(local: Path, url: str) -> None:
+    """Removes what another training of the same name has left on this node."""
+    content = remote(url).read_bytes(identity.FILE)
+    if content is None:
+        return
+    own, left = identity.Identity.decode(content), identity.read_identity(local)
+    if left.configuration is not None and not own.continues(left):
+        shutil.rmtree(local)
+    LocalDirectory(local).write_bytes(identity.FILE, content)
 
 
 class Mirror:

@@ -21,7 +21,7 @@ from deeptrain.job import Progress, Stopped
 from deeptrain.resnet import data, exporting
 from deeptrain.resnet.model import Trainer, learning_rate
 from deeptrain.resnet.options import Options
-from deeptrain.resnet.store import KEEP, CheckpointMirror, Mirror
+from deeptrain.resnet.store import KEEP, CheckpointMirror, Mirror, forget_other
 
 # Calls under way for each worker: one that it works on, one that waits for it.
 CALLS_AHEAD = 2
@@ -77,6 +77,7 @@ def train(options: Options, place: SingleProcess | Cluster, cache: Path, files: 
     trainer = Trainer(options, description.image_shape, len(description.classes), place.strategy)
 
     progress.report("restore")
+    forget_other(cache / "chief", options.job_dir)
     directories = {}
     for name in ("checkpoints", "events"):
         directories[name] = cache / "chief" / name

@@ -10,10 +10,12 @@ import json
 import os
 import secrets
 import shutil
+from pathlib import Path
 
 import pytest
 
 from deeptrain import manifest, s3
+from deeptrain.archive import Archive
 from deeptrain.check import check
 from deeptrain.export import Export, export
 from deeptrain.hdfs import Hdfs
@@ -33,9 +35,23 @@ def make_job(tmp_path, s3_server, monkeypatch):
     return make
 
 
+CONFIGURATION = {"command": ["python", "-m", "mine", "--steps", "7"], "data_manifest_sha256": "0"}
+
+
+def trained(tmp_path, configuration: dict = CONFIGURATION, training_id: str = "first", status: str | None = "succeeded") -> Path:
+    """The directory that a training has left on its chief; returns that of its export."""
+    directory = tmp_path / "train"
+    (directory / "export").mkdir(parents=True, exist_ok=True)
+    (directory / "run.json").write_text(json.dumps({"configuration": configuration, "training_id": training_id}))
+    (directory / "result.json").unlink(missing_ok=True)
+    if status:
+        (directory / "result.json").write_text(json.dumps({"status": status}))
+    return directory / "export"
+
+
 @pytest.fixture
 def model(tmp_path):
-    directory = tmp_path / "model"
+    directory = trained(tmp_path)
     (directory / "saved_model" / "variables").mkdir(parents=True)
     (directory / "saved_model" / "saved_model.pb").write_bytes(os.urandom(1000))
     (directory / "saved_model" / "variables" / "variables.data").write_bytes(os.urandom(20_000_000))
@@ -49,7 +65,7 @@ def test_what_is_exported_is_verified_and_listed(make_job, model, s3_server, hdf
     outcome = export(
         make_job(
             {"run": "run", "source": str(model), "target": f"s3://{s3_server.bucket}/{prefix}"},
-            {"data_manifest": f"{hdfs.url}/{manifest.NAME}", "events_url": "hdfs://n/events"},
+            {"data_manifest": f"{hdfs.url}/{manifest.NAME}", "events_url": f"{hdfs.url}/events"},
         )
     )
 
@@ -103,21 +119,199 @@ def test_exported_again_nothing_of_before_is_left(make_job, model, s3_server):
     }
 
 
-def test_no_manifest_stands_beside_other_files(make_job, model, s3_server, monkeypatch):
+def content(s3_server, prefix) -> dict[str, bytes]:
+    return {name: s3_server.client.get_object(Bucket=s3_server.bucket, Key=f"{prefix}/{name}")["Body"].read() for name in names(s3_server, prefix)}
+
+
+def verified(s3_server, prefix) -> dict[str, str]:
+    """What the manifest names, when all of that is in S3 as it says, and nothing else is there."""
+    stored = content(s3_server, prefix)
+    found = {item["path"]: item["sha256"] for item in json.loads(stored.pop("manifest.json"))["files"]}
+    assert {name: hashlib.sha256(value).hexdigest() for name, value in stored.items()} == found
+    return found
+
+
+class Cut(JobError):
+    pass
+
+
+def cut_off(*arguments):
+    raise Cut("cut off")
+
+
+@pytest.mark.parametrize("uploads", range(3))
+def test_an_upload_cut_off_leaves_the_old_model(make_job, model, s3_server, monkeypatch, uploads):
     prefix = f"models-{secrets.token_hex(4)}/run"
     config = {"run": "run", "source": str(model), "target": f"s3://{s3_server.bucket}/{prefix}"}
     export(make_job(config))
+    before = content(s3_server, prefix)
+    for path in model.rglob("*.*"):
+        if path.is_file() and path.suffix != ".json":
+            path.write_bytes(os.urandom(1000))
+    (model / "saved_model" / "new").write_bytes(b"new")
+    upload, done = Export._upload, []
 
-    def cut_off(self, name, path):
-        raise JobError("cut off")
+    def some(self, name, path):
+        if len(done) == uploads:
+            raise Cut("cut off")
+        done.append(name)
+        return upload(self, name, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Export, "_upload", cut_off)
+        patch.setattr("deeptrain.export.PARALLEL", 1)
+        patch.setattr(Export, "_upload", some)
         with pytest.raises(JobError, match="cut off"):
             export(make_job(config))
-    assert "manifest.json" not in names(s3_server, prefix)
+    assert {name: value for name, value in content(s3_server, prefix).items() if not name.startswith(".incoming/")} == before
     export(make_job(config))
-    assert "manifest.json" in names(s3_server, prefix)
+    assert verified(s3_server, prefix)["saved_model/new"] == hashlib.sha256(b"new").hexdigest()
+
+
+@pytest.mark.parametrize("step", ["digest", "delete", "write_bytes"])
+@pytest.mark.parametrize("count", range(1, 4))
+def test_a_replacement_cut_off_is_finished_without_its_source(make_job, model, s3_server, monkeypatch, step, count):
+    prefix = f"models-{secrets.token_hex(4)}/run"
+    config = {"run": "run", "source": str(model), "target": f"s3://{s3_server.bucket}/{prefix}"}
+    export(make_job(config))
+    (model / "saved_model" / "saved_model.pb").write_bytes(b"new")
+    (model / "metrics.json").unlink()
+    replace, call, calls = Archive.finish_replacement, getattr(Archive, step), []
+
+    def some(self, *arguments):
+        calls.append(arguments)
+        if len(calls) == count:
+            raise Cut("cut off")
+        return call(self, *arguments)
+
+    def interrupted(self):
+        if self.read_bytes(".incoming/manifest.json") is not None:
+            monkeypatch.setattr(Archive, step, some)
+        return replace(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Archive, "finish_replacement", interrupted)
+        try:
+            export(make_job(config))
+        except Cut:
+            pass
+        else:
+            assert len(calls) < count
+    monkeypatch.setattr(Archive, step, call)
+    if "manifest.json" in (stored := names(s3_server, prefix)):
+        found = json.loads(content(s3_server, prefix)["manifest.json"])
+        assert {item["path"] for item in found["files"]} <= stored
+    archive = Archive(config["target"], s3_server.settings, s3_server.credentials)
+    archive.finish_replacement()
+    assert verified(s3_server, prefix)["saved_model/saved_model.pb"] == hashlib.sha256(b"new").hexdigest()
+
+
+def test_the_same_content_is_not_uploaded_again(make_job, model, s3_server, monkeypatch):
+    prefix = f"models-{secrets.token_hex(4)}/run"
+    config = {"run": "run", "source": str(model), "target": f"s3://{s3_server.bucket}/{prefix}"}
+    export(make_job(config))
+    first = verified(s3_server, prefix)
+    monkeypatch.setattr(s3, "upload", cut_off)
+    export(make_job(config))
+    assert verified(s3_server, prefix) == first
+    # Unless it is damaged in S3.
+    s3_server.put(f"{prefix}/metrics.json", b"other")
+    with pytest.raises(Cut):
+        export(make_job(config))
+
+
+OTHER = {"command": ["python", "-m", "mine", "--steps", "9"], "data_manifest_sha256": "1"}
+
+
+def test_a_model_of_another_configuration_is_kept(make_job, model, tmp_path, s3_server):
+    prefix = f"models-{secrets.token_hex(4)}/run"
+    config = {"run": "run", "source": str(model), "target": f"s3://{s3_server.bucket}/{prefix}"}
+    export(make_job(config))
+    before = content(s3_server, prefix)
+    # The same training, too, has no word of the user's to replace a model by that of other options.
+    for training_id in ("first", "second"):
+        trained(tmp_path, OTHER, training_id)
+        (model / "saved_model" / "saved_model.pb").write_bytes(b"other")
+        with pytest.raises(BadInput, match=r'trained model.*"--steps", "7".*"--steps", "9".*was "0", is now "1".*deeptrain_replace_export'):
+            export(make_job(config))
+        assert content(s3_server, prefix) == before
+    s3_server.put(f"{prefix}/checkpoints/run.json", json.dumps({"configuration": CONFIGURATION, "training_id": "first"}).encode())
+    export(make_job(config, {"replace": True}))
+    assert verified(s3_server, prefix)["saved_model/saved_model.pb"] == hashlib.sha256(b"other").hexdigest()
+
+
+def test_a_model_of_an_unknown_configuration_is_kept(make_job, model, s3_server):
+    prefix = f"models-{secrets.token_hex(4)}/run"
+    config = {"run": "run", "source": str(model), "target": f"s3://{s3_server.bucket}/{prefix}"}
+    s3_server.put(f"{prefix}/manifest.json", b'{"files": []}')
+    with pytest.raises(BadInput, match="not recorded.*deeptrain_replace_export"):
+        export(make_job(config))
+    export(make_job(config, {"replace": True}))
+    verified(s3_server, prefix)
+
+
+def test_a_checkpoint_of_the_same_training_is_replaced_whatever_its_options(make_job, model, tmp_path, s3_server, checkpoints):
+    prefix = f"models-{secrets.token_hex(4)}/run"
+    with pytest.raises(BadInput, match="not done"):
+        export(partial(make_job, tmp_path, s3_server, prefix, checkpoints))
+    trained(tmp_path, OTHER)
+    config = {"run": "run", "source": str(model), "target": f"s3://{s3_server.bucket}/{prefix}"}
+    assert export(make_job(config)).summary["complete"]
+    verified(s3_server, prefix)
+
+
+def test_a_newer_checkpoint_in_s3_is_kept(make_job, tmp_path, s3_server, checkpoints, hdfs):
+    prefix = f"models-{secrets.token_hex(4)}/run"
+    with pytest.raises(BadInput, match="not done"):
+        export(partial(make_job, tmp_path, s3_server, prefix, checkpoints))
+    before = content(s3_server, prefix)
+    older = Hdfs(f"{hdfs.url}/older")
+    for name in ("ckpt-6.index", "ckpt-6.data-00000-of-00001"):
+        older.write_bytes(name, b"6")
+    older.write_bytes("checkpoint", b'model_checkpoint_path: "ckpt-6"\n')
+    with pytest.raises(BadInput, match="holds ckpt-7, which is newer than ckpt-6"):
+        export(partial(make_job, tmp_path, s3_server, prefix, older.url))
+    assert content(s3_server, prefix) == before
+
+
+@pytest.mark.parametrize("status", [None, "failed"])
+def test_a_training_that_has_not_succeeded_has_no_model(make_job, model, tmp_path, s3_server, checkpoints, status):
+    prefix = f"models-{secrets.token_hex(4)}/run"
+    config = {"run": "run", "source": str(model), "target": f"s3://{s3_server.bucket}/{prefix}"}
+    trained(tmp_path, status=status)
+    with pytest.raises(BadInput, match=r"result\.json.*succeeded.*run train\.yml"):
+        export(make_job(config))
+    assert names(s3_server, prefix) == set()
+    # At the deadline its checkpoint is exported, not what its command was writing.
+    with pytest.raises(BadInput, match="not done") as raised:
+        export(make_job(config, {"partial": True, "checkpoints_url": checkpoints}))
+    assert raised.value.summary["complete"] is False
+    assert names(s3_server, prefix) == {"manifest.json", "checkpoint/checkpoint", "checkpoint/ckpt-7.index", "checkpoint/ckpt-7.data-00000-of-00001"}
+
+
+def test_what_is_being_written_is_not_exported(make_job, tmp_path, s3_server):
+    source = trained(tmp_path)
+    for name in ("model.part", ".part/saved_model/saved_model.pb"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(b"half")
+    prefix = f"models-{secrets.token_hex(4)}/run"
+    config = {"run": "run", "source": str(source), "target": f"s3://{s3_server.bucket}/{prefix}"}
+    with pytest.raises(BadInput, match="DEEPTRAIN_EXPORT_DIR"):
+        export(make_job(config))
+    (source / "model").write_bytes(b"all")
+    export(make_job(config))
+    assert set(verified(s3_server, prefix)) == {"model"}
+
+
+def test_events_are_exported(make_job, model, s3_server, hdfs):
+    prefix = f"models-{secrets.token_hex(4)}/run"
+    hdfs.write_bytes("events/events.out.tfevents.1", b"events")
+    hdfs.write_bytes("events/events.out.tfevents.2.part", b"half")
+    config = {"run": "run", "source": str(model), "target": f"s3://{s3_server.bucket}/{prefix}"}
+    export(make_job(config, {"events_url": f"{hdfs.url}/events"}))
+    assert verified(s3_server, prefix)["events/events.out.tfevents.1"] == hashlib.sha256(b"events").hexdigest()
+    document = json.loads(content(s3_server, prefix)["manifest.json"])
+    assert document["events_url"] == f"s3://{s3_server.bucket}/{prefix}/events"
+    assert not any(item["path"].endswith(".part") for item in document["files"])
 
 
 @pytest.fixture
@@ -132,7 +326,8 @@ def checkpoints(hdfs):
 
 
 def partial(make_job, tmp_path, s3_server, prefix, url) -> Job:
-    config = {"run": "run", "source": str(tmp_path / "none"), "target": f"s3://{s3_server.bucket}/{prefix}"}
+    source = trained(tmp_path, status=None)
+    config = {"run": "run", "source": str(source), "target": f"s3://{s3_server.bucket}/{prefix}"}
     return make_job(config, {"partial": True, "checkpoints_url": url})
 
 
@@ -172,6 +367,7 @@ def test_a_model_takes_the_place_of_a_checkpoint_and_not_the_other_way(make_job,
     prefix = f"models-{secrets.token_hex(4)}/run"
     with pytest.raises(BadInput, match="not done"):
         export(partial(make_job, tmp_path, s3_server, prefix, checkpoints))
+    trained(tmp_path)
     config = {"run": "run", "source": str(model), "target": f"s3://{s3_server.bucket}/{prefix}"}
     # What may be a checkpoint is the model where there is one.
     assert export(make_job(config, {"partial": True, "checkpoints_url": checkpoints})).summary["complete"] is True
@@ -250,3 +446,29 @@ def test_check_names_the_variable(make_job, s3_server, config, words):
     given = {"source": f"s3://{s3_server.bucket}/checked", "export": f"s3://{s3_server.bucket}/models"}
     with pytest.raises(JobError, match=words):
         check(make_job({**given, **config}))
+
+
+def test_check_refuses_the_name_of_another_training(make_job, model, tmp_path, s3_server):
+    prefix = f"check-{secrets.token_hex(4)}"
+    s3_server.put(f"{prefix}/x", b"abc")
+    config = {"source": f"s3://{s3_server.bucket}/{prefix}", "export": f"s3://{s3_server.bucket}/{prefix}-models/run"}
+    export(make_job({"run": "run", "source": str(model), "target": config["export"]}))
+    before = content(s3_server, f"{prefix}-models/run")
+    check(make_job(config, {"command": CONFIGURATION["command"], "training_dir": str(tmp_path / "nowhere")}))
+    with pytest.raises(BadInput, match=r'the command was \["--steps", "7"\], is now \["--steps", "9"\].*deeptrain_replace_export'):
+        check(make_job(config, {"command": OTHER["command"]}))
+    check(make_job(config, {"command": OTHER["command"], "replace": True}))
+    assert content(s3_server, f"{prefix}-models/run") == before
+
+
+def test_check_lets_a_training_of_this_node_resume_with_other_options(make_job, tmp_path, s3_server):
+    prefix = f"check-{secrets.token_hex(4)}"
+    s3_server.put(f"{prefix}/x", b"abc")
+    s3_server.put(f"{prefix}-models/run/checkpoints/run.json", json.dumps({"configuration": OTHER, "training_id": "first"}).encode())
+    config = {"source": f"s3://{s3_server.bucket}/{prefix}", "export": f"s3://{s3_server.bucket}/{prefix}-models/run"}
+    trained(tmp_path, status="failed")
+    settings = {"command": CONFIGURATION["command"], "training_dir": str(tmp_path / "train")}
+    check(make_job(config, settings))
+    trained(tmp_path, training_id="second", status="failed")
+    with pytest.raises(BadInput, match="holds checkpoints of another configuration"):
+        check(make_job(config, settings))

@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from deeptrain import s3
+from deeptrain.archive import Archive
+from deeptrain.identity import Identity, read_identity
 from deeptrain.job import Job, Outcome
 from deeptrain.stage import list_source
 
@@ -24,7 +28,10 @@ def probe(client, url: str, settings: dict) -> None:
 
 
 def check(job: Job) -> Outcome:
-    """Lists the job's ``source``, reads there, and writes below its ``export``."""
+    """Lists the job's ``source``, reads there, and writes below its ``export``; refuses a run's name that S3 has for another ``command``.
+
+    The data's manifest is not known yet: the training compares that, too.
+    """
     settings = job.config["s3"]
     client = s3.connect(settings, job.credentials("s3"))
     source = job.config["source"]
@@ -32,5 +39,9 @@ def check(job: Job) -> Outcome:
     with s3.explained(source, "deeptrain_data_url", settings):
         bucket = s3.split_url(source, "deeptrain_data_url")[0]
         client.get_object(Bucket=bucket, Key=objects[0].key)["Body"].close()
+    if job.settings.get("command") and not job.settings.get("replace"):
+        known = read_identity(Path(job.settings["training_dir"])) if job.settings.get("training_dir") else Identity()
+        identity = Identity({"command": job.settings["command"]}, known.training_id)
+        Archive(job.config["export"], settings, job.credentials("s3")).refuse_foreign(identity)
     probe(client, job.config["export"], settings)
     return Outcome(changed=False, summary={"objects": len(objects), "bytes": sum(item.length for item in objects)})

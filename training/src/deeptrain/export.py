@@ -15,20 +15,27 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from deeptrain import checkpoint, manifest, s3
+from deeptrain import checkpoint, manifest
+from deeptrain.archive import EVENTS, FINAL, INCOMING, MANIFEST, Archive, digest, encode, owns
 from deeptrain.hdfs import CHUNK_BYTES, Hdfs
+from deeptrain.identity import read_identity
 from deeptrain.job import BadInput, Job, JobError, Outcome
 
-MANIFEST = "manifest.json"
 PARALLEL = 4
 
 
-def local_files(directory: Path) -> dict[str, Path]:
-    """The files below a directory by their relative paths; refuses one that holds none."""
-    found = {path.relative_to(directory).as_posix(): path for path in sorted(directory.rglob("*")) if path.is_file()}
-    if not found:
-        raise BadInput(f"{directory} holds nothing to export: run train.yml, whose command must leave the model in DEEPTRAIN_EXPORT_DIR")
-    return found
+def exported_files(directory: Path) -> dict[str, Path]:
+    """The files below a directory by their relative paths, without those that are still being written."""
+    paths = {path.relative_to(directory): path for path in sorted(directory.rglob("*")) if path.is_file()}
+    return {name.as_posix(): path for name, path in paths.items() if not any(part.endswith(checkpoint.PART) for part in name.parts)}
+
+
+def succeeded(training: Path) -> bool:
+    """Whether the training, by its job's directory, has succeeded at its last start."""
+    try:
+        return json.loads((training / "result.json").read_text(encoding="utf-8"))["status"] == "succeeded"
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def read_metrics(directory: Path) -> dict:
@@ -45,14 +52,6 @@ def read_metrics(directory: Path) -> dict:
     return metrics
 
 
-def _digest(chunks) -> tuple[int, str]:
-    length, digest = 0, hashlib.sha256()
-    for chunk in chunks:
-        length += len(chunk)
-        digest.update(chunk)
-    return length, digest.hexdigest()
-
-
 def _file_chunks(path: Path):
     with open(path, "rb") as file:
         while chunk := file.read(CHUNK_BYTES):
@@ -66,38 +65,37 @@ class Export:
         self.job = job
         self.complete = partial is None
         self.source = partial or Path(job.config["source"])
-        self.url = job.config["target"].rstrip("/")
-        self.settings = job.config["s3"]
-        self.bucket, self.prefix = s3.split_url(self.url, "deeptrain_export_url")
-        self.client = s3.connect(self.settings, job.credentials("s3"))
-
-    def explained(self):
-        return s3.explained(self.url, "deeptrain_export_url", self.settings)
-
-    def key(self, name: str) -> str:
-        return f"{self.prefix}/{name}"
+        self.archive = Archive(job.config["target"], job.config["s3"], job.credentials("s3"))
+        self.url = self.archive.url
+        self.identity = read_identity(Path(job.config["source"]).parent)
+        self._before: dict[str, tuple[int, str]] = {}
+        self._incoming: set[str] = set()
 
     def run(self) -> Outcome:
         began = time.monotonic()
-        files = local_files(self.source)
-        total = sum(path.stat().st_size for path in files.values())
-        done = 0
-        entries = []
-        retired = self._retire()
-        self.job.progress.report("upload", 0, total, "bytes")
-        with ThreadPoolExecutor(PARALLEL) as pool:
-            for entry in pool.map(lambda item: self._upload(*item), files.items()):
-                entries.append(entry)
-                done += entry["length"]
-                self.job.progress.report("upload", done, total, "bytes")
-        self._remove(retired - files.keys())
+        with tempfile.TemporaryDirectory(dir=self.job.directory) as scratch:
+            files = exported_files(self.source)
+            if not files:
+                raise BadInput(f"{self.source} holds nothing to export: run train.yml, whose command must leave the model in DEEPTRAIN_EXPORT_DIR")
+            self.refuse()
+            self.archive.finish_replacement()
+            self.archive.delete(f"{INCOMING}/{name}" for name in self.archive.files(INCOMING))
+            before = self.archive.manifest()
+            self._before = {item["path"]: (item["length"], item["sha256"]) for item in before["files"]} if before else {}
+            files = {**self._events(Path(scratch)), **files}
+            entries = self._upload_all(files)
         document = self._manifest(entries)
-        content = (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
-        with self.explained():
-            self.client.put_object(Bucket=self.bucket, Key=self.key(MANIFEST), Body=content, ContentType="application/json")
-            stored = self.client.get_object(Bucket=self.bucket, Key=self.key(MANIFEST))["Body"].read()
-        if stored != content:
+        stale = self._before.keys() - files.keys()
+        if self._incoming or stale:
+            self.archive.replace(document, stale)
+        else:
+            self.archive.write_bytes(MANIFEST, encode(document))
+        content = encode(document)
+        if self.archive.read_bytes(MANIFEST) != content:
             raise JobError(f"{self.url}/{MANIFEST} reads otherwise than it was written: start the export again")
+        copied = self.archive.copied()
+        if self.complete and self.job.settings.get("replace") and copied is not None and not self.identity.continues(copied):
+            self.archive.delete_checkpoints()
         return Outcome(
             summary={
                 "complete": self.complete,
@@ -105,43 +103,55 @@ class Export:
                 "manifest_uri": f"{self.url}/{MANIFEST}",
                 "manifest_sha256": hashlib.sha256(content).hexdigest(),
                 "files": len(entries),
-                "bytes": total,
+                "bytes": sum(entry["length"] for entry in entries),
                 "seconds": time.monotonic() - began,
             }
         )
 
-    def _retire(self) -> set[str]:
-        """Removes the manifest of an earlier export, since it describes what is about to change; returns the names of its files."""
-        with self.explained():
-            try:
-                content = self.client.get_object(Bucket=self.bucket, Key=self.key(MANIFEST))["Body"].read()
-            except self.client.exceptions.NoSuchKey:
-                return set()
-            try:
-                before = json.loads(content)
-                names = {item["path"] for item in before["files"]}
-            except (ValueError, LookupError, TypeError) as error:
-                raise BadInput(f"{self.url}/{MANIFEST} is not of an export: choose another deeptrain_export_url or deeptrain_run") from error
-            if before.get("complete", True) and not self.complete:
-                raise BadInput(f"{self.url} holds a trained model, which a checkpoint does not replace: run train.yml to its end")
-            self.client.delete_object(Bucket=self.bucket, Key=self.key(MANIFEST))
-        return names
+    def refuse(self) -> None:
+        """Refuses to replace a model by a checkpoint, and without the user's word anything of another configuration."""
+        exported = self.archive.manifest()
+        if exported is None:
+            return
+        if exported.get("complete", True) and not self.complete:
+            raise BadInput(f"{self.url} holds a trained model, which a checkpoint does not replace: run train.yml to its end")
+        if not self.job.settings.get("replace") and not owns(self.identity, exported):
+            raise self.archive.foreign_export(exported, self.identity)
 
-    def _remove(self, names: set[str]) -> None:
-        with self.explained():
-            for name in sorted(names):
-                self.client.delete_object(Bucket=self.bucket, Key=self.key(name))
+    def _events(self, scratch: Path) -> dict[str, Path]:
+        """TensorBoard's events, which otherwise end with the cluster."""
+        found = {}
+        if self.job.settings.get("events_url"):
+            directory = Hdfs(self.job.settings["events_url"])
+            for name in directory.files():
+                if not name.endswith(checkpoint.PART):
+                    found[f"{EVENTS}/{name}"] = scratch / name
+                    directory.download(name, scratch / name)
+        return found
+
+    def _upload_all(self, files: dict[str, Path]) -> list[dict]:
+        total = sum(path.stat().st_size for path in files.values())
+        done, entries = 0, []
+        self.job.progress.report("upload", 0, total, "bytes")
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            for entry in pool.map(lambda item: self._upload(*item), files.items()):
+                entries.append(entry)
+                done += entry["length"]
+                self.job.progress.report("upload", done, total, "bytes")
+        return entries
 
     def _upload(self, name: str, path: Path) -> dict:
-        """Uploads a file and reads it back."""
+        """Uploads a file and reads it back; beside the export where it replaces a file of that."""
         self.job.check_stop()
-        length, sha256 = _digest(_file_chunks(path))
-        with self.explained():
-            s3.upload(self.client, path, self.bucket, self.key(name))
-            body = self.client.get_object(Bucket=self.bucket, Key=self.key(name))["Body"]
-            stored = _digest(iter(lambda: body.read(CHUNK_BYTES), b""))
-        if stored != (length, sha256):
-            raise JobError(f"{self.url}/{name} reads otherwise than it was written: start the export again")
+        mark = length, sha256 = digest(_file_chunks(path))
+        if self._before.get(name) != mark or self.archive.digest(name) != mark:
+            target = name
+            if self._before:
+                target = f"{INCOMING}/{name}"
+                self._incoming.add(name)
+            self.archive.upload(path, target)
+            if self.archive.digest(target) != mark:
+                raise JobError(f"{self.url}/{target} reads otherwise than it was written: start the export again")
         return {"path": name, "length": length, "sha256": sha256}
 
     def _manifest(self, entries: list[dict]) -> dict:
@@ -153,9 +163,11 @@ class Export:
             # Otherwise the training was ended before it was done, and this is its last checkpoint.
             "complete": self.complete,
             "run": self.job.config["run"],
+            "configuration": self.identity.configuration,
+            "training_id": self.identity.training_id,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "model_uri": f"{self.url}/saved_model" if has_model else self.url if self.complete else None,
-            "events_url": settings.get("events_url"),
+            "events_url": f"{self.url}/{EVENTS}" if any(item["path"].startswith(f"{EVENTS}/") for item in entries) else None,
             "files": entries,
             "metrics": metrics,
             "parameters": settings.get("parameters") or metrics.get("parameters", {}),
@@ -192,23 +204,33 @@ def export_checkpoint(job: Job) -> None:
     found = checkpoint.find(directory)
     if found is None:
         raise BadInput(f"{url} has no checkpoint, so there is nothing to export: run train.yml")
-    name, index, files = found
-    with tempfile.TemporaryDirectory() as scratch:
-        target = Path(scratch, "checkpoint")
-        for path in files:
+    with tempfile.TemporaryDirectory(dir=job.directory) as scratch:
+        target = Path(scratch, FINAL)
+        for path in found.files:
             directory.download(path, target / path)
-        packed = target / f"{name}{checkpoint.PACKED_MODEL}"
+        packed = target / f"{found.name}{checkpoint.PACKED_MODEL}"
         if packed.exists():
             shutil.unpack_archive(packed, scratch)
             packed.unlink()
-        (target / checkpoint.INDEX).write_bytes(index)
-        outcome = Export(job, Path(scratch)).run()
-    said = f"The training is not done, and its last checkpoint {name} is in {job.config['target']}: run train.yml, which goes on from it"
+        (target / checkpoint.INDEX).write_bytes(found.index)
+        exporter = Export(job, Path(scratch))
+        exporter.refuse()
+        exported = checkpoint.find(exporter.archive.checkpoints(FINAL))
+        if checkpoint.newer(exported, found) and not job.settings.get("replace"):
+            raise BadInput(f"{exporter.url} holds {exported.name}, which is newer than {found.name}: run train.yml, which resumes from it")
+        outcome = exporter.run()
+    said = f"The training is not done, and its last checkpoint {found.name} is in {job.config['target']}: run train.yml, which resumes from it"
     raise BadInput(said, outcome.summary)
 
 
 def export(job: Job) -> Outcome:
     """Exports, by the job's ``source``, ``target`` and ``s3``. With the setting ``partial`` the last checkpoint will do."""
-    if job.settings.get("partial") and not any(Path(job.config["source"]).glob("*")):
-        export_checkpoint(job)
+    training = Path(job.config["source"]).parent
+    if not succeeded(training):
+        if job.settings.get("partial"):
+            export_checkpoint(job)
+        raise BadInput(
+            f"{training / 'result.json'} does not say that the training has succeeded, so there is no model to export:"
+            " run train.yml to its end; its command must leave the model in DEEPTRAIN_EXPORT_DIR"
+        )
     return Export(job).run()

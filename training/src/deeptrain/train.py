@@ -22,11 +22,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from deeptrain import checkpoint, s3, servers
+from deeptrain import checkpoint, servers
+from deeptrain.archive import Archive
 from deeptrain.command import Command, work_directory
-from deeptrain.export import read_metrics
+from deeptrain.export import exported_files, read_metrics
 from deeptrain.hdfs import Hdfs, Unavailable
+from deeptrain.identity import FILE, Identity
 from deeptrain.job import EXIT_BAD_INPUT, BadInput, Job, JobError, Outcome, Stopped
+from deeptrain.resume import Resume
 
 SUCCESS = "_SUCCESS"
 # Kept fresh while a run trains, so that nobody takes its servers away.
@@ -69,12 +72,12 @@ class CheckpointCopier:
     def __init__(self, job: Job, model: Hdfs):
         self.url = job.settings.get("checkpoint_url", "")
         self.seconds = 60.0 * float(job.settings.get("checkpoint_minutes", 10))
+        self.replace = bool(job.settings.get("replace"))
+        self.model = model
         self.directory = Hdfs(f"{model.url}/{checkpoint.DIRECTORY}")
         if self.url:
-            self.s3 = job.settings["s3"]
-            self.bucket, self.prefix = s3.split_url(self.url, "deeptrain_export_url")
-            self.client = s3.connect(self.s3, job.credentials("s3"))
-        self._copied = None
+            self.archive = Archive(self.url.removesuffix(f"/{checkpoint.DIRECTORY}"), job.settings["s3"], job.credentials("s3"))
+        self._copied: dict[str, tuple[int, int]] = {}
         self._ended = threading.Event()
 
     def start(self) -> None:
@@ -93,23 +96,56 @@ class CheckpointCopier:
                 print(f"The checkpoint is not copied to S3 this time: {error}", file=sys.stderr, flush=True)
 
     def copy(self) -> str | None:
-        """Copies the last checkpoint if it is another than last time; returns its name."""
+        """Copies the last checkpoint unless S3 has it; returns its name."""
         found = checkpoint.find(self.directory)
-        if found is None or found[0] == self._copied:
+        marks = {path: (status.length, status.modification_time) for path, status in found.files.items()} if found else {}
+        if found is None or marks == self._copied:
             return None
-        name, index, files = found
-        with tempfile.TemporaryDirectory() as scratch, s3.explained(self.url, "deeptrain_export_url", self.s3):
-            for path in files:
-                local = Path(scratch, path)
-                self.directory.download(path, local)
-                s3.upload(self.client, local, self.bucket, f"{self.prefix}/{path}")
-                local.unlink()
-            self.client.put_object(Bucket=self.bucket, Key=f"{self.prefix}/{checkpoint.INDEX}", Body=index)
-            for item in s3.list_objects(self.client, self.bucket, self.prefix):
-                if item.key.rsplit("/", 1)[-1] not in [*files, checkpoint.INDEX]:
-                    self.client.delete_object(Bucket=self.bucket, Key=item.key)
-        self._copied = name
-        return name
+        self._claim()
+        directory = self.archive.checkpoints(checkpoint.DIRECTORY)
+        copied = checkpoint.find(directory)
+        if checkpoint.newer(copied, found):
+            raise JobError(f"{self.url} holds {copied.name}, which is newer than {found.name} in {self.directory.url}")
+        if found.step is None or copied is None or copied.index != found.index or _lengths(copied.files) != _lengths(found.files):
+            self._upload(found, {path for path in marks if marks[path] != self._copied.get(path)})
+        self._copied = marks
+        return found.name
+
+    def _claim(self) -> None:
+        """Makes S3 say whose checkpoints it holds; removes those that the user wants replaced."""
+        content = self.model.read_bytes(FILE)
+        if content:
+            copied, identity = self.archive.copied(), Identity.decode(content)
+            if copied is not None and not identity.continues(copied):
+                if not self.replace:
+                    raise self.archive.foreign_checkpoints(copied, identity)
+                self.archive.delete_checkpoints()
+            if copied != identity:
+                self.archive.write_bytes(f"{checkpoint.DIRECTORY}/{FILE}", content)
+
+    def _upload(self, found: checkpoint.Found, changed: set[str]) -> None:
+        prefix = checkpoint.DIRECTORY
+        existing = self.archive.files(prefix)
+        with tempfile.TemporaryDirectory() as scratch:
+            for path, status in found.files.items():
+                if path in changed or path not in existing or existing[path].length != status.length:
+                    local = Path(scratch, path)
+                    self.directory.download(path, local)
+                    self.archive.upload(local, f"{prefix}/{path}")
+                    local.unlink()
+        existing = self.archive.files(prefix)
+        if {path: existing[path].length for path in found.files if path in existing} != _lengths(found.files):
+            raise JobError(f"{self.url} does not hold all files of {found.name} after they were uploaded")
+        self.archive.write_bytes(f"{prefix}/{checkpoint.INDEX}", found.index)
+        mirrored = self.directory.files()
+        for path in existing.keys() - {*found.files, checkpoint.INDEX, FILE}:
+            # Without a step in its name a checkpoint is older when HDFS has it no more.
+            if found.supersedes(path) or path not in mirrored and None in (found.step, checkpoint.step_of(path)):
+                self.archive.delete([f"{prefix}/{path}"])
+
+
+def _lengths(files: dict) -> dict[str, int]:
+    return {path: status.length for path, status in files.items()}
 
 
 def _size(path: Path) -> int:
@@ -277,19 +313,20 @@ def attempt(job: Job, wait: Wait) -> Outcome:
     settings = job.settings
     model = Hdfs(job.config["model_url"])
     export_dir = Path(settings["export_dir"])
+    restored = Resume(job, model).run()
     export_dir.mkdir(parents=True, exist_ok=True)
     Path(settings["cache_dir"]).mkdir(parents=True, exist_ok=True)
-    model.mkdirs()
     model.delete(SUCCESS)
-    environment = task_environment({**settings, **job.config, "progress_file": job.progress_file})
-    copier = CheckpointCopier(job, model)
-    wait.for_servers()
-    copier.start()
-    try:
-        supervise(job, job.config["command"], environment, patience(job), wait.progressed)
-    finally:
-        copier.end()
-    if not any(export_dir.iterdir()):
+    if not restored:
+        environment = task_environment({**settings, **job.config, "progress_file": job.progress_file})
+        copier = CheckpointCopier(job, model)
+        wait.for_servers()
+        copier.start()
+        try:
+            supervise(job, job.config["command"], environment, patience(job), wait.progressed)
+        finally:
+            copier.end()
+    if not exported_files(export_dir):
         raise BadInput(f"The training command left nothing in DEEPTRAIN_EXPORT_DIR ({export_dir}): it must leave there what is to be exported")
     summary = read_metrics(export_dir)
     model.write_bytes(SUCCESS, b"")

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from deeptrain.job import BadInput
 from deeptrain.resnet import data, model, options
-from deeptrain.resnet.store import Mirror
+from deeptrain.resnet.store import CheckpointMirror
 
 CLASSES = 3
 PLACES = ["--data-dir", "/data", "--job-dir", "/job"]
@@ -119,19 +119,25 @@ def test_a_mirror_follows_and_restores(tmp_path):
     here, there, again = tmp_path / "here", tmp_path / "there", tmp_path / "again"
     here.mkdir()
     again.mkdir()
-    (here / "ckpt-1.index").write_text("1")
-    (here / "checkpoint").write_text("1")
-    mirror = Mirror(here, str(there))
+
+    def save(step):
+        for suffix in ("index", "data-00000-of-00001"):
+            (here / f"ckpt-{step}.{suffix}").write_text(str(step))
+        (here / "checkpoint").write_text(f'model_checkpoint_path: "ckpt-{step}"')
+
+    save(1)
+    mirror = CheckpointMirror(here, str(there))
     mirror.sync()
     (here / "ckpt-1.index").unlink()
-    (here / "ckpt-2.index").write_text("2")
-    (here / "checkpoint").write_text("2")
+    (here / "ckpt-1.data-00000-of-00001").unlink()
+    save(2)
     mirror.close()
-    assert {path.name: path.read_text() for path in there.iterdir()} == {"checkpoint": "2", "ckpt-2.index": "2"}
-    other = Mirror(again, str(there))
+    mirrored = {"checkpoint": 'model_checkpoint_path: "ckpt-2"', "ckpt-2.index": "2", "ckpt-2.data-00000-of-00001": "2"}
+    assert {path.name: path.read_text() for path in there.iterdir()} == mirrored
+    other = CheckpointMirror(again, str(there))
     other.restore()
     other.close()
-    assert {path.name for path in again.iterdir()} == {"checkpoint", "ckpt-2.index"}
+    assert {path.name for path in again.iterdir()} == set(mirrored)
 
 
 def free_port() -> int:

@@ -5,32 +5,47 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import sys
 import threading
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 
+from deeptrain import checkpoint, identity
 from deeptrain.hdfs import Hdfs
 from deeptrain.job import JobError
 
-INDEX = "checkpoint"
 KEEP = 3
 
 
 class LocalDirectory:
     """A local directory with the few calls of Hdfs that mirroring needs."""
 
-    def __init__(self, path: str):
+    def __init__(self, path: str | os.PathLike):
         self.root = Path(path)
 
-    def files(self) -> dict:
-        return {path.relative_to(self.root).as_posix(): path for path in self.root.rglob("*") if path.is_file()}
+    def files(self) -> dict[str, Path]:
+        return {path.relative_to(self.root).as_posix(): path for path in sorted(self.root.rglob("*")) if path.is_file()}
+
+    def read_bytes(self, name: str) -> bytes | None:
+        try:
+            return (self.root / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        self._write(name, lambda temporary: temporary.write_bytes(content))
 
     def upload(self, local: Path, name: str) -> None:
+        self._write(name, lambda temporary: shutil.copyfile(local, temporary))
+
+    def _write(self, name: str, write: Callable[[Path], object]) -> None:
         target = self.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(target.name + ".part")
-        shutil.copyfile(local, temporary)
+        temporary = target.with_name(target.name + checkpoint.PART)
+        write(temporary)
         temporary.replace(target)
 
     def download(self, name: str, local: Path) -> None:
@@ -46,8 +61,19 @@ def remote(url: str):
     return Hdfs(url) if url.startswith("hdfs://") else LocalDirectory(url)
 
 
+def forget_other(local: Path, url: str) -> None:
+    """Removes what another training of the same name has left on this node."""
+    content = remote(url).read_bytes(identity.FILE)
+    if content is None:
+        return
+    own, left = identity.Identity.decode(content), identity.read_identity(local)
+    if left.configuration is not None and not own.continues(left):
+        shutil.rmtree(local)
+    LocalDirectory(local).write_bytes(identity.FILE, content)
+
+
 class Mirror:
-    """Keeps a remote directory like a local one. A file with the name of an index goes last, what vanished is removed after it."""
+    """Copies a local directory's files to a remote one, in the background, and removes none there."""
 
     def __init__(self, local: Path, url: str):
         self.local = local
@@ -58,14 +84,6 @@ class Mirror:
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
-
-    def restore(self) -> None:
-        """Brings what the remote directory holds, when there is nothing here."""
-        if any(self.local.iterdir()):
-            return
-        for name in self.remote.files():
-            if not name.endswith(".part"):
-                self.remote.download(name, self.local / name)
 
     def push(self) -> None:
         """Mirrors soon, in the background."""
@@ -87,13 +105,62 @@ class Mirror:
                 print(f"Not mirrored this time: {error}", file=sys.stderr, flush=True)
 
     def sync(self) -> None:
+        """Uploads what has changed."""
         with self._lock:
-            here = {path.relative_to(self.local).as_posix(): path for path in sorted(self.local.rglob("*")) if path.is_file()}
-            for name in sorted(here, key=lambda name: name == INDEX):
-                status = here[name].stat()
-                mark = (status.st_size, status.st_mtime_ns)
-                if self._seen.get(name) != mark:
-                    self.remote.upload(here[name], name)
-                    self._seen[name] = mark
-            for name in set(self.remote.files()) - set(here):
-                self.remote.delete(name)
+            self._sync()
+
+    def _sync(self) -> None:
+        self._upload(self.local, LocalDirectory(self.local).files(), self.remote.files())
+
+    def _upload(self, directory: Path, names: Iterable[str], existing: Container[str]) -> None:
+        for name in names:
+            status = (directory / name).stat()
+            mark = (status.st_size, status.st_mtime_ns)
+            if self._seen.get(name) != mark or name not in existing:
+                self.remote.upload(directory / name, name)
+                self._seen[name] = mark
+
+
+class CheckpointMirror(Mirror):
+    """Mirrors the last checkpoint, its index last; then removes older ones."""
+
+    def restore(self) -> None:
+        """Makes the newer checkpoint of both directories the local one."""
+        local, mirrored = checkpoint.find(LocalDirectory(self.local)), checkpoint.find(self.remote)
+        if local is None:
+            # TensorFlow would restore what it names, and files of that are missing.
+            (self.local / checkpoint.INDEX).unlink(missing_ok=True)
+        if not checkpoint.newer(mirrored, local):
+            return
+        # It replaces the local directory only when it is complete.
+        with self._scratch() as scratch:
+            for name in mirrored.files:
+                if not name.endswith(checkpoint.PACKED_MODEL):
+                    self.remote.download(name, scratch / name)
+            (scratch / checkpoint.INDEX).write_bytes(mirrored.index)
+            shutil.rmtree(self.local)
+            scratch.rename(self.local)
+
+    def _sync(self) -> None:
+        found = checkpoint.find(LocalDirectory(self.local))
+        if found is None:
+            return
+        existing = self.remote.files()
+        with self._scratch() as scratch:
+            # The training may remove this checkpoint before all of it is uploaded.
+            for name in found.files:
+                os.link(self.local / name, scratch / name)
+            self._upload(scratch, found.files, existing)
+        if self.remote.read_bytes(checkpoint.INDEX) != found.index:
+            self.remote.write_bytes(checkpoint.INDEX, found.index)
+        for name in filter(found.supersedes, existing):
+            self.remote.delete(name)
+
+    @contextlib.contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        """An empty directory on the file system of the local one."""
+        scratch = self.local.with_name(f".{self.local.name}.part")
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        yield scratch
+        shutil.rmtree(scratch, ignore_errors=True)

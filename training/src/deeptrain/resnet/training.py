@@ -21,7 +21,7 @@ from deeptrain.job import Progress, Stopped
 from deeptrain.resnet import data, exporting
 from deeptrain.resnet.model import Trainer, learning_rate
 from deeptrain.resnet.options import Options
-from deeptrain.resnet.store import KEEP, Mirror
+from deeptrain.resnet.store import KEEP, CheckpointMirror, Mirror, forget_other
 
 # Calls under way for each worker: one that it works on, one that waits for it.
 CALLS_AHEAD = 2
@@ -77,11 +77,12 @@ def train(options: Options, place: SingleProcess | Cluster, cache: Path, files: 
     trainer = Trainer(options, description.image_shape, len(description.classes), place.strategy)
 
     progress.report("restore")
+    forget_other(cache / "chief", options.job_dir)
     directories = {}
     for name in ("checkpoints", "events"):
         directories[name] = cache / "chief" / name
         directories[name].mkdir(parents=True, exist_ok=True)
-    mirror = Mirror(directories["checkpoints"], f"{options.job_dir.rstrip('/')}/checkpoints")
+    mirror = CheckpointMirror(directories["checkpoints"], f"{options.job_dir.rstrip('/')}/checkpoints")
     mirror.restore()
     for packed in directories["checkpoints"].glob(f"*{PACKED_MODEL}"):
         packed.unlink()
@@ -90,7 +91,6 @@ def train(options: Options, place: SingleProcess | Cluster, cache: Path, files: 
     if manager.latest_checkpoint:
         manager.checkpoint.restore(manager.latest_checkpoint, options=io)
     events_mirror = Mirror(directories["events"], f"{options.job_dir.rstrip('/')}/events")
-    events_mirror.restore()
     writer = tf.summary.create_file_writer(str(directories["events"]))
 
     def save(step: int) -> None:

@@ -1,0 +1,209 @@
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What S3 holds of a run: the export with its manifest, and copies of checkpoints made while it trained."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from deeptrain import checkpoint, s3
+from deeptrain.hdfs import CHUNK_BYTES
+from deeptrain.identity import FILE, Identity
+from deeptrain.job import BadInput, JobError
+
+MANIFEST = "manifest.json"
+# The export's own checkpoint, the final one of a complete export.
+FINAL = "checkpoint"
+EVENTS = "events"
+# Files that replace others of the export, until all of them are uploaded.
+INCOMING = ".incoming"
+
+
+class Foreign(BadInput):
+    """S3 holds something of another configuration under the run's name."""
+
+
+class Damaged(JobError):
+    """What S3 holds is not what its manifest or its listing says."""
+
+
+def encode(document: dict) -> bytes:
+    return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
+
+
+def digest(chunks: Iterable[bytes]) -> tuple[int, str]:
+    """Length and sha256."""
+    length, sha256 = 0, hashlib.sha256()
+    for chunk in chunks:
+        length += len(chunk)
+        sha256.update(chunk)
+    return length, sha256.hexdigest()
+
+
+class Archive:
+    """The prefix of one run. Names are relative to it."""
+
+    def __init__(self, url: str, settings: dict, credentials: dict):
+        self.url = url.rstrip("/")
+        self.settings = settings
+        self.bucket, self.prefix = s3.split_url(self.url, "deeptrain_export_url")
+        self.client = s3.connect(settings, credentials)
+
+    def explained(self):
+        return s3.explained(self.url, "deeptrain_export_url", self.settings)
+
+    def key(self, name: str) -> str:
+        return f"{self.prefix}/{name}"
+
+    def files(self, directory: str = "") -> dict[str, s3.Object]:
+        """The objects below a directory, by their names there."""
+        prefix = self.key(directory).rstrip("/")
+        with self.explained():
+            return {item.key.removeprefix(f"{prefix}/"): item for item in s3.list_objects(self.client, self.bucket, prefix)}
+
+    def read_bytes(self, name: str) -> bytes | None:
+        with self.explained():
+            try:
+                return self.client.get_object(Bucket=self.bucket, Key=self.key(name))["Body"].read()
+            except self.client.exceptions.NoSuchKey:
+                return None
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        with self.explained():
+            self.client.put_object(Bucket=self.bucket, Key=self.key(name), Body=content)
+
+    def upload(self, local: Path, name: str) -> None:
+        with self.explained():
+            s3.upload(self.client, local, self.bucket, self.key(name))
+
+    def delete(self, names: Iterable[str]) -> None:
+        with self.explained():
+            for name in names:
+                self.client.delete_object(Bucket=self.bucket, Key=self.key(name))
+
+    def digest(self, name: str) -> tuple[int, str] | None:
+        """Length and sha256 of an object, read back; None when it is missing."""
+        with self.explained():
+            try:
+                body = self.client.get_object(Bucket=self.bucket, Key=self.key(name))["Body"]
+            except self.client.exceptions.NoSuchKey:
+                return None
+            with contextlib.closing(body):
+                return digest(iter(lambda: body.read(CHUNK_BYTES), b""))
+
+    def download(self, item: s3.Object, local: Path) -> str:
+        """Copies an object to the node; returns the sha256 of its content."""
+        local.parent.mkdir(parents=True, exist_ok=True)
+        sha256 = hashlib.sha256()
+        with self.explained(), open(local, "wb") as file:
+            try:
+                for chunk in s3.read(self.client, self.bucket, item):
+                    file.write(chunk)
+                    sha256.update(chunk)
+            except s3.Changed as error:
+                raise Damaged(f"s3://{self.bucket}/{item.key} changed while it was downloaded: start again when nothing else writes there") from error
+        return sha256.hexdigest()
+
+    def manifest(self) -> dict | None:
+        """The manifest of the export, or of that which is about to replace it; refuses a document of something else."""
+        pending = self._pending()
+        if pending:
+            return pending["manifest"]
+        content = self.read_bytes(MANIFEST)
+        if content is None:
+            return None
+        try:
+            document = json.loads(content)
+            if all(isinstance(item["path"], str) and item["sha256"] and item["length"] >= 0 for item in document["files"]):
+                return document
+            raise ValueError("no files")
+        except (ValueError, LookupError, TypeError) as error:
+            raise Foreign(f"{self.url}/{MANIFEST} is not of an export: choose another deeptrain_export_url or deeptrain_run") from error
+
+    def _pending(self) -> dict | None:
+        content = self.read_bytes(f"{INCOMING}/{MANIFEST}")
+        return json.loads(content) if content else None
+
+    def replace(self, document: dict, stale: Iterable[str]) -> None:
+        """Replaces the export by the one in INCOMING. Whenever this is interrupted, either the old or the new one is complete in S3."""
+        self.write_bytes(f"{INCOMING}/{MANIFEST}", encode({"manifest": document, "stale": sorted(stale)}))
+        self.finish_replacement()
+
+    def finish_replacement(self) -> None:
+        """Finishes a replacement that was interrupted; does nothing when none was."""
+        pending = self._pending()
+        if pending is None:
+            return
+        incoming = self.files(INCOMING)
+        self.delete([MANIFEST])
+        for entry in pending["manifest"]["files"]:
+            name = entry["path"]
+            if name in incoming:
+                with self.explained():
+                    self.client.copy({"Bucket": self.bucket, "Key": incoming[name].key}, self.bucket, self.key(name))
+            if self.digest(name) != (entry["length"], entry["sha256"]):
+                raise JobError(f"{self.url}/{name} reads otherwise than it was written: start the export again")
+        self.delete(pending["stale"])
+        self.write_bytes(MANIFEST, encode(pending["manifest"]))
+        self.delete([f"{INCOMING}/{name}" for name in incoming if name != MANIFEST])
+        self.delete([f"{INCOMING}/{MANIFEST}"])
+
+    def checkpoints(self, directory: str) -> ArchiveDirectory:
+        return ArchiveDirectory(self, directory)
+
+    def copied(self) -> Identity | None:
+        """Whose checkpoints are copied there; None when there are none."""
+        content = self.read_bytes(f"{checkpoint.DIRECTORY}/{FILE}")
+        return Identity.decode(content) if content or self.files(checkpoint.DIRECTORY) else None
+
+    def delete_checkpoints(self) -> None:
+        """Removes the copies, the index first."""
+        names = sorted(self.files(checkpoint.DIRECTORY), key=lambda name: name != checkpoint.INDEX)
+        self.delete(f"{checkpoint.DIRECTORY}/{name}" for name in names)
+
+    def refuse_foreign(self, identity: Identity) -> None:
+        """Raises Foreign, with the difference, when S3 holds a model or checkpoints of another configuration."""
+        exported = self.manifest()
+        if exported is not None and not owns(identity, exported):
+            raise self.foreign_export(exported, identity)
+        copied = self.copied()
+        if copied is not None and not identity.continues(copied):
+            raise self.foreign_checkpoints(copied, identity)
+
+    def foreign_checkpoints(self, copied: Identity, identity: Identity) -> Foreign:
+        return _foreign(f"{self.url}/{checkpoint.DIRECTORY} holds checkpoints", copied, identity)
+
+    def foreign_export(self, exported: dict, identity: Identity) -> Foreign:
+        what = "a trained model" if exported.get("complete", True) else "a checkpoint"
+        return _foreign(f"{self.url} holds {what}", Identity.of(exported), identity)
+
+
+def _foreign(what: str, theirs: Identity, identity: Identity) -> Foreign:
+    return Foreign(
+        f"{what} of another configuration ({identity.difference(theirs)}): use another deeptrain_run,"
+        " go back to the old values, or set deeptrain_replace_export=true to replace it"
+    )
+
+
+class ArchiveDirectory:
+    """A directory of checkpoints in S3."""
+
+    def __init__(self, archive: Archive, name: str):
+        self.archive, self.name = archive, name
+
+    def files(self) -> dict[str, s3.Object]:
+        return self.archive.files(self.name)
+
+    def read_bytes(self, name: str) -> bytes | None:
+        return self.archive.read_bytes(f"{self.name}/{name}")
+
+
+def owns(identity: Identity, exported: dict) -> bool:
+    """Whether a training may replace an export: a complete model only one of the same configuration."""
+    theirs = Identity.of(exported)
+    return identity.same(theirs) or not exported.get("complete", True) and identity.continues(theirs)

@@ -1,0 +1,160 @@
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where a training begins: at its newest checkpoint, in HDFS or in S3, where a lost cluster may have left it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import uuid
+from pathlib import Path
+
+from deeptrain import checkpoint
+from deeptrain.archive import EVENTS, FINAL, Archive, Damaged, Foreign, owns
+from deeptrain.hdfs import Hdfs
+from deeptrain.identity import FILE, Identity, read_identity
+from deeptrain.job import BadInput, Job, JobError
+
+
+class Resume:
+    """Makes HDFS hold the newest checkpoint of a training, and refuses what belongs to another."""
+
+    def __init__(self, job: Job, model: Hdfs):
+        self.job, self.model = job, model
+        self.directory = Hdfs(f"{model.url}/{checkpoint.DIRECTORY}")
+        self.before = read_identity(job.directory)
+        configuration = {"command": job.config["command"], "data_manifest_sha256": job.config.get("data_manifest_sha256")}
+        self.identity = Identity(configuration, self.before.training_id)
+        self.archive = None
+        if job.settings.get("export_url"):
+            self.archive = Archive(job.settings["export_url"], job.settings["s3"], job.credentials("s3"))
+
+    def run(self) -> bool:
+        """Refuses, or restores; returns whether the complete export was restored, so that there is nothing to train."""
+        found = checkpoint.find(self.directory)
+        stored = Identity.decode(self.model.read_bytes(FILE))
+        own = stored.configuration is not None and self.identity.continues(stored)
+        if found and stored.configuration is not None and not own:
+            raise BadInput(
+                f"{self.directory.url} holds checkpoints of another configuration ({self.identity.difference(stored)}):"
+                f" use another deeptrain_run, go back to the old values, or remove {self.model.url} from HDFS"
+            )
+        if own:
+            self._adopt(stored)
+        done = False
+        try:
+            done = self._from_archive(found)
+        except Foreign:
+            raise
+        except JobError as error:
+            if not (found and own):
+                raise
+            print(f"Resumes from HDFS alone: {error}", file=sys.stderr, flush=True)
+        if not done and self.before.configuration is not None and not self.identity.same(self.before):
+            # What it holds is of another configuration.
+            shutil.rmtree(self.job.settings["export_dir"], ignore_errors=True)
+        self._write_identity()
+        return done
+
+    def _adopt(self, other: Identity) -> None:
+        self.identity = Identity(self.identity.configuration, self.identity.training_id or other.training_id)
+
+    def _write_identity(self) -> None:
+        self._adopt(Identity(None, uuid.uuid4().hex))
+        content = self.identity.encode()
+        if self.model.read_bytes(FILE) != content:
+            self.model.write_bytes(FILE, content)
+        temporary = self.job.directory / f"{FILE}.part"
+        temporary.write_bytes(content)
+        temporary.replace(self.job.directory / FILE)
+
+    def _from_archive(self, found: checkpoint.Found | None) -> bool:
+        archive = self.archive
+        if archive is None:
+            return False
+        if not self.job.settings.get("replace"):
+            archive.refuse_foreign(self.identity)
+        exported, copied = archive.manifest(), archive.copied()
+        if exported is not None and owns(self.identity, exported):
+            archive.finish_replacement()
+        else:
+            exported = None
+        candidates = []
+        if exported is not None:
+            digests = {item["path"]: item["sha256"] for item in exported["files"]}
+            candidates.append((FINAL, Identity.of(exported), digests))
+        if copied is not None and self.identity.continues(copied):
+            candidates.append((checkpoint.DIRECTORY, copied, {}))
+        for name, identity, digests in candidates:
+            there = checkpoint.find(archive.checkpoints(name))
+            if checkpoint.newer(there, found):
+                try:
+                    self._restore_checkpoint(name, there, digests)
+                except Damaged as error:
+                    print(f"Not restored from S3: {error}", file=sys.stderr, flush=True)
+                    continue
+                found = there
+                self._adopt(identity)
+        if exported is None:
+            return False
+        if exported.get("complete", True):
+            return self._restore_export(exported)
+        self._restore_events(exported)
+        return False
+
+    def _restore_checkpoint(self, name: str, found: checkpoint.Found, digests: dict[str, str]) -> None:
+        """Copies a checkpoint to HDFS, verified, its index last."""
+        print(f"Restores {found.name} from {self.archive.url}/{name}", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory(dir=self.job.directory) as scratch:
+            for index, (path, item) in enumerate(found.files.items()):
+                self._advance(index, len(found.files))
+                self._copy(item, Path(scratch, path), self.directory, path, digests.get(f"{name}/{path}") if digests else None)
+        self.directory.write_bytes(checkpoint.INDEX, found.index)
+
+    def _restore_events(self, exported: dict) -> None:
+        directory = Hdfs(f"{self.model.url}/{EVENTS}")
+        existing = directory.files()
+        objects = self.archive.files(EVENTS)
+        with tempfile.TemporaryDirectory(dir=self.job.directory) as scratch:
+            for item in exported["files"]:
+                path = item["path"].removeprefix(f"{EVENTS}/")
+                if path != item["path"] and path in objects and path not in existing:
+                    self._copy(objects[path], Path(scratch, "event"), directory, path)
+
+    def _copy(self, item, local: Path, directory: Hdfs, path: str, expected: str | None = None) -> None:
+        sha256 = self.archive.download(item, local)
+        if expected not in (None, sha256):
+            raise Damaged(f"{item.key} is not what the manifest of {self.archive.url} says: run train.yml and export.yml, which replace it")
+        directory.upload(local, path)
+        if directory.sha256(path) != sha256:
+            raise JobError(f"{directory.url}/{path} reads otherwise than it was written: check the DataNodes' disks (hdfs fsck /), then run train.yml")
+        local.unlink()
+
+    def _restore_export(self, exported: dict) -> bool:
+        """Restores the export into the training's export directory; returns whether all of it is there and verified."""
+        export_dir = Path(self.job.settings["export_dir"])
+        scratch = export_dir.with_name(f".{export_dir.name}.part")
+        shutil.rmtree(scratch, ignore_errors=True)
+        objects = self.archive.files()
+        try:
+            for index, item in enumerate(exported["files"]):
+                self._advance(index, len(exported["files"]))
+                path = item["path"]
+                if path not in objects or ".." in Path(path).parts or Path(path).is_absolute():
+                    raise Damaged(f"{self.archive.url}/{path} is missing")
+                if self.archive.download(objects[path], scratch / path) != item["sha256"]:
+                    raise Damaged(f"{self.archive.url}/{path} is not what its manifest says")
+        except Damaged as error:
+            print(f"The model in S3 is not restored, so it is trained: {error}", file=sys.stderr, flush=True)
+            shutil.rmtree(scratch, ignore_errors=True)
+            return False
+        shutil.rmtree(export_dir, ignore_errors=True)
+        scratch.rename(export_dir)
+        self._adopt(Identity.of(exported))
+        return True
+
+    def _advance(self, done: int, total: int) -> None:
+        self.job.check_stop()
+        self.job.progress.report("restore", done, total, "files")

@@ -1,0 +1,248 @@
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Checkpoints on the node and in HDFS: which one counts, and that none is lost when the work is interrupted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deeptrain import checkpoint
+from deeptrain.hdfs import Hdfs
+from deeptrain.resnet import store
+
+
+def index(*names: str) -> bytes:
+    """An index as TensorFlow writes it; the last name is that of the last checkpoint."""
+    return "".join([f'model_checkpoint_path: "{names[-1]}"\n', *(f'all_model_checkpoint_paths: "{name}"\n' for name in names)]).encode()
+
+
+def files(step: int, shards: int = 1) -> list[str]:
+    return [f"ckpt-{step}.index", *(f"ckpt-{step}.data-{shard:05}-of-{shards:05}" for shard in range(shards))]
+
+
+def save(directory: Path, *steps: int) -> None:
+    """Saves checkpoints as TensorFlow's manager does; only those are kept."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for step in steps:
+        for name in files(step):
+            (directory / name).write_text(f"{name} {step}")
+    (directory / "checkpoint").write_bytes(index(*(f"ckpt-{step}" for step in steps)))
+    for path in directory.iterdir():
+        if path.name not in ("checkpoint", *(name for step in steps for name in files(step))):
+            path.unlink()
+
+
+def last(directory) -> str | None:
+    found = checkpoint.find(directory)
+    return found and found[0]
+
+
+class Cut(OSError):
+    pass
+
+
+def mirror(local: Path, url: str):
+    local.mkdir(parents=True, exist_ok=True)
+    return store.CheckpointMirror(local, url)
+
+
+@pytest.mark.parametrize("count", range(3))
+def test_a_restore_cut_off_at_any_file_is_repeated(tmp_path, hdfs, monkeypatch, count):
+    save(tmp_path / "first", 100)
+    mirror(tmp_path / "first", hdfs.url).close()
+    before = set(hdfs.files())
+    download, done = Hdfs.download, []
+
+    def cut_off(self, name, local):
+        if len(done) == count:
+            Path(local).parent.mkdir(parents=True, exist_ok=True)
+            Path(f"{local}.part").write_bytes(b"half")
+            raise Cut
+        done.append(name)
+        return download(self, name, local)
+
+    second = tmp_path / "second"
+    with monkeypatch.context() as patch:
+        patch.setattr(Hdfs, "download", cut_off)
+        try:
+            mirror(second, hdfs.url).restore()
+        except Cut:
+            assert last(store.LocalDirectory(second)) is None
+    again = mirror(second, hdfs.url)
+    again.restore()
+    assert last(store.LocalDirectory(second)) == "ckpt-100"
+    again.close()
+    assert set(hdfs.files()) == before
+    assert {path.name for path in tmp_path.iterdir()} == {"first", "second"}
+
+
+def test_nothing_in_hdfs_is_removed_for_a_node_that_has_no_checkpoint(tmp_path, hdfs):
+    save(tmp_path / "first", 100)
+    mirror(tmp_path / "first", hdfs.url).close()
+    (tmp_path / "second").mkdir()
+    (tmp_path / "second" / "ckpt-100.index.part").write_bytes(b"half")
+    mirror(tmp_path / "second", hdfs.url).close()
+    assert last(hdfs) == "ckpt-100"
+
+
+def test_the_newer_of_node_and_hdfs_counts(tmp_path, hdfs):
+    a, b = tmp_path / "a", tmp_path / "b"
+    save(a, 100)
+    mirror(a, hdfs.url).close()
+    # The chief moves to another node, and back.
+    on_b = mirror(b, hdfs.url)
+    on_b.restore()
+    save(b, 100, 200)
+    on_b.close()
+    on_a = mirror(a, hdfs.url)
+    on_a.restore()
+    assert last(store.LocalDirectory(a)) == "ckpt-200"
+    on_a.close()
+    assert last(hdfs) == "ckpt-200"
+    # What was saved and not mirrored is newer than HDFS.
+    save(a, 200, 300)
+    on_a = mirror(a, hdfs.url)
+    on_a.restore()
+    assert last(store.LocalDirectory(a)) == "ckpt-300"
+    on_a.close()
+    assert last(hdfs) == "ckpt-300"
+
+
+def test_a_local_index_of_missing_files_is_not_restored(tmp_path, hdfs):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "checkpoint").write_bytes(index("ckpt-7"))
+    mirror(tmp_path / "here", hdfs.url).restore()
+    # TensorFlow would look for its files.
+    assert not (tmp_path / "here" / "checkpoint").exists()
+
+
+def test_a_checkpoint_saved_while_the_last_one_is_mirrored(tmp_path, hdfs, monkeypatch):
+    local = tmp_path / "here"
+    save(local, 10)
+    mirrored = mirror(local, hdfs.url)
+    mirrored.sync()
+    save(local, 10, 20)
+    upload, during = Hdfs.upload, [30, 40, 50, 60]
+
+    def save_meanwhile(self, path, name):
+        while during:
+            step = during.pop(0)
+            save(local, *range(step - 20, step + 1, 10))
+        upload(self, path, name)
+
+    monkeypatch.setattr(Hdfs, "upload", save_meanwhile)
+    mirrored.sync()
+    # The training is faster than the mirror, and what was uploaded is complete nevertheless.
+    assert not during and last(hdfs) == "ckpt-20"
+    mirrored.close()
+    assert last(hdfs) == "ckpt-60"
+    assert set(hdfs.files()) == {"checkpoint", *files(60)}
+
+
+def test_the_index_goes_last_and_older_checkpoints_after_it(tmp_path, hdfs, monkeypatch):
+    local = tmp_path / "here"
+    save(local, 10)
+    mirrored = mirror(local, hdfs.url)
+    mirrored.sync()
+    save(local, 20)
+
+    def cut_off(self, name, content):
+        raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Hdfs, "write_bytes", cut_off)
+        with pytest.raises(Cut):
+            mirrored.sync()
+    assert last(hdfs) == "ckpt-10"
+    mirrored.close()
+    assert last(hdfs) == "ckpt-20"
+
+
+def test_a_checkpoint_of_a_higher_step_is_not_removed(tmp_path, hdfs):
+    for name in files(500):
+        hdfs.write_bytes(name, b"newer")
+    save(tmp_path / "here", 10)
+    mirror(tmp_path / "here", hdfs.url).close()
+    assert set(files(500)) <= set(hdfs.files())
+
+
+def test_events_of_another_node_are_kept(tmp_path, hdfs):
+    hdfs.write_bytes("events.out.tfevents.1.a", b"a")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "events.out.tfevents.2.b").write_bytes(b"b")
+    store.Mirror(tmp_path / "here", hdfs.url).close()
+    assert set(hdfs.files()) == {"events.out.tfevents.1.a", "events.out.tfevents.2.b"}
+
+
+def test_a_file_that_was_lost_in_hdfs_is_uploaded_again(tmp_path, hdfs):
+    save(tmp_path / "here", 10)
+    mirrored = mirror(tmp_path / "here", hdfs.url)
+    mirrored.sync()
+    hdfs.delete(files(10)[0])
+    mirrored.close()
+    assert last(hdfs) == "ckpt-10"
+
+
+@pytest.mark.parametrize(
+    ("names", "complete"),
+    [
+        (files(7), True),
+        (files(7, 3), True),
+        (files(7)[:1], False),
+        (files(7)[1:], False),
+        (files(7, 3)[:-1], False),
+        (["ckpt-7.index", "ckpt-7.data-00000-of-00001.part"], False),
+        (["ckpt-7.saved_model.zip"], False),
+        (["ckpt-7.weights.h5"], True),
+        (files(70), False),
+        ([], False),
+    ],
+)
+def test_a_checkpoint_is_found_when_it_is_complete(tmp_path, names, complete):
+    (tmp_path / "checkpoint").write_bytes(index("ckpt-7"))
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    assert last(store.LocalDirectory(tmp_path)) == ("ckpt-7" if complete else None)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"model_checkpoint_path: \n", None])
+def test_an_index_that_names_nothing(tmp_path, content):
+    (tmp_path / "ckpt-7.index").write_bytes(b"x")
+    if content is not None:
+        (tmp_path / "checkpoint").write_bytes(content)
+    assert last(store.LocalDirectory(tmp_path)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("ckpt-12", 12),
+        ("model.ckpt-123", 123),
+        ("model.ckpt-123.data-00001-of-00002", 123),
+        ("resnet-50.ckpt-7.index", 7),
+        ("ckpt-7.index.part", 7),
+        ("ckpt-7.saved_model.zip", 7),
+        ("ckpt_best", None),
+        ("ckpt_best.index", None),
+        ("checkpoint", None),
+        ("resnet-50.weights.h5", None),
+    ],
+)
+def test_the_step_in_a_name(name, step):
+    assert checkpoint.step_of(name) == step
+
+
+def test_without_a_step_nothing_is_newer_or_older(tmp_path):
+    for name in ("ckpt_best", "ckpt-7"):
+        directory = tmp_path / name
+        directory.mkdir()
+        (directory / "checkpoint").write_bytes(index(name))
+        for suffix in ("index", "data-00000-of-00001"):
+            (directory / f"{name}.{suffix}").write_bytes(b"x")
+    best, seven = (checkpoint.find(store.LocalDirectory(tmp_path / name)) for name in ("ckpt_best", "ckpt-7"))
+    assert not checkpoint.newer(best, seven) and not checkpoint.newer(seven, best)
+    assert not best.supersedes("ckpt-7.index") and not seven.supersedes("ckpt_best.index")
+    assert checkpoint.newer(best, None) and not checkpoint.newer(None, best)

@@ -12,6 +12,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -198,6 +199,25 @@ class Cluster:
         file = self.state / f"hosts-{name}.yml"
         file.write_text(yaml.safe_dump(document))
         return file
+
+    def restart(self, host: str) -> None:
+        """Power a node off in order, and on again."""
+        tool = [sys.executable, PROJECT / "demo/nodes.py"]
+        name = f"--cluster={os.environ['MOLECULE_CLUSTER']}"
+
+        def off() -> bool:
+            listed = subprocess.run([*tool, "list", "--json", name], check=True, capture_output=True, text=True).stdout
+            return any(node["name"] == host and node["state"] != "running" for node in json.loads(listed))
+
+        self.sh(host, "systemctl --no-block poweroff", check=False)
+        self.wait_until(f"{host} is off", off)
+        groups = [f"--group={group}={len(hosts)}" for group, hosts in self.groups.items()]
+        subprocess.run([*tool, "up", f"--inventory={self.inventory}", *groups, name], check=True, capture_output=True)
+
+    def servers(self) -> dict[str, str]:
+        """Every start of a parameter server or a worker that runs, by its node."""
+        hosts = [(task, host) for task in ("ps", "worker") for host in self.groups[task]]
+        return {host: self.sh(host, f"systemctl show --property InvocationID,ActiveState deeptrain-{task}") for task, host in hosts}
 
     def unit(self, kind: str, run: str) -> dict[str, str]:
         """Properties of a job's unit on the chief."""

@@ -50,6 +50,35 @@ def test_secret_is_nowhere_on_the_nodes(cluster, abandoned):
     assert find(cluster, cluster.s3_host, cluster.secret) == ["environ versitygw"]
 
 
+def test_another_run_is_refused_while_one_trains(cluster, abandoned):
+    arguments = {"deeptrain_run": abandoned, "deeptrain_training": TRAINING}
+    other = {**arguments, "deeptrain_run": "other"}
+    # On a fast machine it would be done meanwhile. What runs the command, and says in HDFS that it does, is not halted.
+    cluster.sh(cluster.chief, "pkill -STOP -u deeptrain -f deeptrain.resnet")
+    try:
+        before = cluster.unit("train", abandoned), cluster.servers()
+        refused = cluster.play("train", **other)
+        assert refused.status != 0 and f"run {abandoned} is running" in refused.text() and f"deeptrain_run={abandoned}" in refused.text()
+        assert refused.changed() == {}
+        # Under the Infrastructure Manager a server's host does not see the chief.
+        for role in ("tensorflow_ps", "tensorflow_worker"):
+            host = cluster.groups[role.rpartition("_")[2]][0]
+            refused = cluster.play("host.yml", "--limit", host, verify_role=role, verify_entry="serve", **other)
+            assert refused.status != 0 and f"serves run {abandoned}, which is training" in " ".join(refused.text().split())
+            # Another configuration of the same run waits for the next start.
+            changed = {f"{role}_environment": {"CHANGED": "1"}}
+            cluster.play("host.yml", "--limit", host, verify_role=role, verify_entry="serve", **arguments, **changed).succeeded()
+        cluster.play("stop", **other).succeeded()
+        assert (cluster.unit("train", abandoned), cluster.servers()) == before
+    finally:
+        cluster.sh(cluster.chief, "pkill -CONT -u deeptrain -f deeptrain.resnet")
+
+
+def test_units_signal_the_job_alone(cluster, abandoned):
+    for host, unit in ((cluster.chief, f"deeptrain-train@{abandoned}"), (cluster.namenode, "deeptrain-ps")):
+        assert cluster.sh(host, f"systemctl show --property KillMode --value {unit}").strip() == "mixed"
+
+
 def test_model_arrives_without_a_controller(cluster, abandoned):
     manifest = f"models/{abandoned}"
     cluster.wait_until("the model is in S3", lambda: "manifest.json" in cluster.objects(manifest), 600)
@@ -100,6 +129,30 @@ def test_training_is_attached_to_stopped_and_gone_on_with(cluster):
     assert cluster.result("train", run)["summary"]["train_steps"] == training["train_steps"]
     assert len(cluster.invocations("train", run)) == 2
     assert "manifest.json" in cluster.objects(f"models/{run}")
+
+
+def test_restarts_of_the_chief(cluster):
+    """With no controller the training waits for the next one; a controller that waits for it starts it again."""
+    run = "restarted"
+    arguments = {"deeptrain_run": run, "deeptrain_training": TRAINING}
+    after_a_checkpoint = r"train \w+: [1-9][0-9]{2,}/[0-9]+ steps"
+    first = cluster.start("train", **arguments)
+    first.wait_for(after_a_checkpoint, 1, "stderr")
+    first.kill()
+    cluster.restart(cluster.chief)
+    # Its credentials are lost, and it does not run with others.
+    assert cluster.unit("train", run)["ActiveState"] == "inactive"
+
+    second = cluster.start("train", **arguments)
+    second.wait_for(STEP, 1, "stderr")
+    cluster.restart(cluster.chief)
+    second.wait_for(f"train {run}: the node was restarted, which ended the job", 1, "stderr")
+    second.succeeded()
+    journal = cluster.sh(cluster.chief, f"journalctl --unit deeptrain-train@{run}.service --output cat")
+    assert max(int(step) for step in re.findall(r"from step (\d+)", journal)) >= 100
+    assert cluster.result("train", run)["summary"]["train_steps"] == TRAINING["train_steps"]
+    cluster.wait_until("the model is in S3", lambda: "manifest.json" in cluster.objects(f"models/{run}"), 600)
+    assert json.loads(cluster.get(f"models/{run}/manifest.json"))["complete"] is True
 
 
 def test_staging_is_attached_to(cluster):

@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 
-from deeptrain.command import Command
+from deeptrain.process import Command
 from deeptrain.servers import answers, task_address
 from deeptrain.train import task_environment
 

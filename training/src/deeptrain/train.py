@@ -24,11 +24,11 @@ from pathlib import Path
 
 from deeptrain import checkpoint, servers
 from deeptrain.archive import Archive
-from deeptrain.command import Command, work_directory
 from deeptrain.export import exported_files, read_metrics
 from deeptrain.hdfs import Hdfs, Unavailable
 from deeptrain.identity import FILE, Identity
 from deeptrain.job import EXIT_BAD_INPUT, BadInput, Job, JobError, Outcome, Stopped
+from deeptrain.process import Command, work_directory
 from deeptrain.resume import Resume
 
 SUCCESS = "_SUCCESS"

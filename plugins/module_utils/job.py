@@ -51,6 +51,9 @@ _ACTIONS = {
     (FAILED, False): REFUSE,
 }
 
+# Why systemd itself ended a start, by systemd.exec(5).
+_STATUS = {"243": ", since its credentials are missing, as after a restart of the node"}
+
 # A unit that waits for its automatic restart is "activating".
 _AT_WORK = ("active", "activating", "reloading", "deactivating")
 
@@ -176,7 +179,7 @@ def failure(unit_name, unit, result, log):
         "signal": f"it was killed by signal {status}",
         "core-dump": f"it crashed with signal {status}",
         "timeout": "it did not end in time and was killed",
-        "exit-code": f"it ended with status {status}",
+        "exit-code": f"it ended with status {status}{_STATUS.get(str(status), '')}",
     }.get(reason, f"{reason}, status {status}")
     message = f"{unit_name} ended without a result: {why}. Started again, it goes on from where it was"
     return f"{message}. Its journal ends: {' | '.join(log)}" if log else message

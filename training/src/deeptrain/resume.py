@@ -13,7 +13,7 @@ from pathlib import Path
 
 from deeptrain import checkpoint
 from deeptrain.archive import EVENTS, FINAL, Archive, Damaged, Foreign, owns
-from deeptrain.hdfs import Hdfs
+from deeptrain.hdfs import Hdfs, Unavailable
 from deeptrain.identity import FILE, Identity, read_identity
 from deeptrain.job import BadInput, Job, JobError
 
@@ -46,7 +46,7 @@ class Resume:
         done = False
         try:
             done = self._from_archive(found)
-        except Foreign:
+        except (Foreign, Unavailable):
             raise
         except JobError as error:
             if not (found and own):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from deeptrain import checkpoint, s3
+from deeptrain.archive import Archive
 from deeptrain.export import export
 from deeptrain.hdfs import Hdfs
 from deeptrain.job import BadInput, Job, JobError
@@ -27,7 +28,7 @@ from deeptrain import checkpoint
 from deeptrain.hdfs import Hdfs
 directory = Hdfs(os.environ["DEEPTRAIN_MODEL_URL"] + "/checkpoints")
 found = checkpoint.find(directory)
-first = checkpoint.step_of(found.name) if found else 0
+first = int(found[0].rsplit("-", 1)[1]) if found else 0
 last = first + int(sys.argv[1])
 for suffix in ("index", "data-00000-of-00001"):
     directory.write_bytes(f"ckpt-{last}.{suffix}", f"{last} {suffix}".encode())
@@ -103,7 +104,7 @@ class Chief:
 
     def last(self) -> str | None:
         found = checkpoint.find(Hdfs(f"{self.model.url}/checkpoints"))
-        return found and found.name
+        return found and found[0]
 
     def stored(self) -> dict[str, bytes]:
         """What S3 holds of the run."""
@@ -221,7 +222,7 @@ def test_a_copy_is_not_made_of_a_checkpoint_that_is_not_complete(lost):
     assert lost.stored() == before
 
 
-def test_a_finished_training_is_not_repeated(make_chief, capfd):
+def test_a_finished_training_is_not_repeated(make_chief):
     first = make_chief()
     first.train("100")
     first.export()
@@ -298,12 +299,12 @@ def test_a_restore_from_s3_that_was_cut_off_is_repeated(lost, make_chief, monkey
     chief = make_chief()
 
     def cut_off(self, *arguments):
-        raise JobError("cut off")
+        raise OSError("cut off")
 
     with monkeypatch.context() as patch:
         method = "write_bytes" if name == "checkpoint" else "upload"
         patch.setattr(Hdfs, method, cut_off)
-        with pytest.raises(JobError, match="cut off"):
+        with pytest.raises(OSError, match="cut off"):
             chief.train("100", "3")
     assert chief.last() is None
     with pytest.raises(JobError, match="status 3"):
@@ -317,6 +318,21 @@ def test_a_training_that_hdfs_has_resumes_without_s3(lost):
     with pytest.raises(JobError, match="status 3"):
         train(job)
     assert lost.last() == "ckpt-200"
+
+
+def test_s3_is_waited_for_where_hdfs_has_nothing(lost, make_chief, monkeypatch):
+    chief, read, failures = make_chief(), Archive.read_bytes, ["S3 does not answer"]
+    monkeypatch.setattr("deeptrain.train.RETRY_SECONDS", 0)
+
+    def away(self, name):
+        if failures:
+            raise JobError(failures.pop())
+        return read(self, name)
+
+    monkeypatch.setattr(Archive, "read_bytes", away)
+    with pytest.raises(JobError, match="status 3"):
+        chief.train("100", "3")
+    assert not failures and chief.last() == "ckpt-200"
 
 
 def test_hdfs_of_another_configuration_is_refused(lost, make_chief):

@@ -50,7 +50,10 @@ class Resume:
             raise
         except JobError as error:
             if not (found and own):
-                raise
+                if isinstance(error, BadInput):
+                    raise
+                # Waited for, as HDFS is.
+                raise Unavailable(str(error)) from error
             print(f"Resumes from HDFS alone: {error}", file=sys.stderr, flush=True)
         if not done and self.before.configuration is not None and not self.identity.same(self.before):
             # What it holds is of another configuration.

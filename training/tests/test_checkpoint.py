@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deeptrain import checkpoint
+from deeptrain import checkpoint, identity
 from deeptrain.hdfs import Hdfs
 from deeptrain.resnet import store
 
@@ -117,6 +117,20 @@ def test_a_local_index_of_missing_files_is_not_restored(tmp_path, hdfs):
     mirror(tmp_path / "here", hdfs.url).restore()
     # TensorFlow would look for its files.
     assert not (tmp_path / "here" / "checkpoint").exists()
+
+
+def test_the_cache_of_another_training_does_not_count(tmp_path, hdfs):
+    local = tmp_path / "chief"
+    for step, training, counts in ((300, "first", True), (300, "first", True), (300, "second", False)):
+        save(local / "checkpoints", step)
+        hdfs.write_bytes(identity.FILE, identity.Identity({"command": [training]}, training).encode())
+        store.forget_other(local, hdfs.url)
+        assert last(store.LocalDirectory(local / "checkpoints")) == ("ckpt-300" if counts else None)
+    # With deeptrain_overwrite the user lets a training continue with other options.
+    save(local / "checkpoints", 300)
+    hdfs.write_bytes(identity.FILE, identity.Identity({"command": ["other options"]}, "second").encode())
+    store.forget_other(local, hdfs.url)
+    assert last(store.LocalDirectory(local / "checkpoints")) == "ckpt-300"
 
 
 def test_a_checkpoint_saved_while_the_last_one_is_mirrored(tmp_path, hdfs, monkeypatch):

@@ -51,10 +51,18 @@ def trained(tmp_path, configuration: dict = CONFIGURATION, training_id: str = "f
 
 @pytest.fixture
 def model(tmp_path):
-    directory = trained(tmp_path)
+    return write_model(trained(tmp_path), 20_000_000)
+
+
+@pytest.fixture
+def small_model(tmp_path):
+    return write_model(trained(tmp_path), 2_000)
+
+
+def write_model(directory: Path, size: int) -> Path:
     (directory / "saved_model" / "variables").mkdir(parents=True)
     (directory / "saved_model" / "saved_model.pb").write_bytes(os.urandom(1000))
-    (directory / "saved_model" / "variables" / "variables.data").write_bytes(os.urandom(20_000_000))
+    (directory / "saved_model" / "variables" / "variables.data").write_bytes(os.urandom(size))
     (directory / "metrics.json").write_text(json.dumps({"test_accuracy": 0.9, "parameters": {"num_layers": 8}, "versions": {"tensorflow": "2"}}))
     return directory
 
@@ -140,15 +148,15 @@ def cut_off(*arguments):
 
 
 @pytest.mark.parametrize("uploads", range(3))
-def test_an_upload_cut_off_leaves_the_old_model(make_job, model, s3_server, monkeypatch, uploads):
+def test_an_upload_cut_off_leaves_the_old_model(make_job, small_model, s3_server, monkeypatch, uploads):
     prefix = f"models-{secrets.token_hex(4)}/run"
-    config = {"run": "run", "source": str(model), "target": f"s3://{s3_server.bucket}/{prefix}"}
+    config = {"run": "run", "source": str(small_model), "target": f"s3://{s3_server.bucket}/{prefix}"}
     export(make_job(config))
     before = content(s3_server, prefix)
-    for path in model.rglob("*.*"):
+    for path in small_model.rglob("*.*"):
         if path.is_file() and path.suffix != ".json":
             path.write_bytes(os.urandom(1000))
-    (model / "saved_model" / "new").write_bytes(b"new")
+    (small_model / "saved_model" / "new").write_bytes(b"new")
     upload, done = Export._upload, []
 
     def some(self, name, path):
@@ -169,12 +177,12 @@ def test_an_upload_cut_off_leaves_the_old_model(make_job, model, s3_server, monk
 
 @pytest.mark.parametrize("step", ["digest", "delete", "write_bytes"])
 @pytest.mark.parametrize("count", range(1, 4))
-def test_a_replacement_cut_off_is_finished_without_its_source(make_job, model, s3_server, monkeypatch, step, count):
+def test_a_replacement_cut_off_is_finished_without_its_source(make_job, small_model, s3_server, monkeypatch, step, count):
     prefix = f"models-{secrets.token_hex(4)}/run"
-    config = {"run": "run", "source": str(model), "target": f"s3://{s3_server.bucket}/{prefix}"}
+    config = {"run": "run", "source": str(small_model), "target": f"s3://{s3_server.bucket}/{prefix}"}
     export(make_job(config))
-    (model / "saved_model" / "saved_model.pb").write_bytes(b"new")
-    (model / "metrics.json").unlink()
+    (small_model / "saved_model" / "saved_model.pb").write_bytes(b"new")
+    (small_model / "metrics.json").unlink()
     replace, call, calls = Archive.finish_replacement, getattr(Archive, step), []
 
     def some(self, *arguments):
@@ -205,9 +213,9 @@ def test_a_replacement_cut_off_is_finished_without_its_source(make_job, model, s
     assert verified(s3_server, prefix)["saved_model/saved_model.pb"] == hashlib.sha256(b"new").hexdigest()
 
 
-def test_the_same_content_is_not_uploaded_again(make_job, model, s3_server, monkeypatch):
+def test_the_same_content_is_not_uploaded_again(make_job, small_model, s3_server, monkeypatch):
     prefix = f"models-{secrets.token_hex(4)}/run"
-    config = {"run": "run", "source": str(model), "target": f"s3://{s3_server.bucket}/{prefix}"}
+    config = {"run": "run", "source": str(small_model), "target": f"s3://{s3_server.bucket}/{prefix}"}
     export(make_job(config))
     first = verified(s3_server, prefix)
     monkeypatch.setattr(s3, "upload", cut_off)
@@ -222,15 +230,15 @@ def test_the_same_content_is_not_uploaded_again(make_job, model, s3_server, monk
 OTHER = {"command": ["python", "-m", "mine", "--steps", "9"], "data_manifest_sha256": "1"}
 
 
-def test_a_model_of_another_configuration_is_kept(make_job, model, tmp_path, s3_server):
+def test_a_model_of_another_configuration_is_kept(make_job, small_model, tmp_path, s3_server):
     prefix = f"models-{secrets.token_hex(4)}/run"
-    config = {"run": "run", "source": str(model), "target": f"s3://{s3_server.bucket}/{prefix}"}
+    config = {"run": "run", "source": str(small_model), "target": f"s3://{s3_server.bucket}/{prefix}"}
     export(make_job(config))
     before = content(s3_server, prefix)
     # The same training, too, has no word of the user's to replace a model by that of other options.
     for training_id in ("first", "second"):
         trained(tmp_path, OTHER, training_id)
-        (model / "saved_model" / "saved_model.pb").write_bytes(b"other")
+        (small_model / "saved_model" / "saved_model.pb").write_bytes(b"other")
         with pytest.raises(BadInput, match=r'trained model.*"--steps", "7".*"--steps", "9".*was "0", is now "1".*deeptrain_replace_export'):
             export(make_job(config))
         assert content(s3_server, prefix) == before
@@ -239,9 +247,9 @@ def test_a_model_of_another_configuration_is_kept(make_job, model, tmp_path, s3_
     assert verified(s3_server, prefix)["saved_model/saved_model.pb"] == hashlib.sha256(b"other").hexdigest()
 
 
-def test_a_model_of_an_unknown_configuration_is_kept(make_job, model, s3_server):
+def test_a_model_of_an_unknown_configuration_is_kept(make_job, small_model, s3_server):
     prefix = f"models-{secrets.token_hex(4)}/run"
-    config = {"run": "run", "source": str(model), "target": f"s3://{s3_server.bucket}/{prefix}"}
+    config = {"run": "run", "source": str(small_model), "target": f"s3://{s3_server.bucket}/{prefix}"}
     s3_server.put(f"{prefix}/manifest.json", b'{"files": []}')
     with pytest.raises(BadInput, match="not recorded.*deeptrain_replace_export"):
         export(make_job(config))
@@ -249,12 +257,12 @@ def test_a_model_of_an_unknown_configuration_is_kept(make_job, model, s3_server)
     verified(s3_server, prefix)
 
 
-def test_a_checkpoint_of_the_same_training_is_replaced_whatever_its_options(make_job, model, tmp_path, s3_server, checkpoints):
+def test_a_checkpoint_of_the_same_training_is_replaced_whatever_its_options(make_job, small_model, tmp_path, s3_server, checkpoints):
     prefix = f"models-{secrets.token_hex(4)}/run"
     with pytest.raises(BadInput, match="not done"):
         export(partial(make_job, tmp_path, s3_server, prefix, checkpoints))
     trained(tmp_path, OTHER)
-    config = {"run": "run", "source": str(model), "target": f"s3://{s3_server.bucket}/{prefix}"}
+    config = {"run": "run", "source": str(small_model), "target": f"s3://{s3_server.bucket}/{prefix}"}
     assert export(make_job(config)).summary["complete"]
     verified(s3_server, prefix)
 
@@ -274,9 +282,9 @@ def test_a_newer_checkpoint_in_s3_is_kept(make_job, tmp_path, s3_server, checkpo
 
 
 @pytest.mark.parametrize("status", [None, "failed"])
-def test_a_training_that_has_not_succeeded_has_no_model(make_job, model, tmp_path, s3_server, checkpoints, status):
+def test_a_training_that_has_not_succeeded_has_no_model(make_job, small_model, tmp_path, s3_server, checkpoints, status):
     prefix = f"models-{secrets.token_hex(4)}/run"
-    config = {"run": "run", "source": str(model), "target": f"s3://{s3_server.bucket}/{prefix}"}
+    config = {"run": "run", "source": str(small_model), "target": f"s3://{s3_server.bucket}/{prefix}"}
     trained(tmp_path, status=status)
     with pytest.raises(BadInput, match=r"result\.json.*succeeded.*run train\.yml"):
         export(make_job(config))
@@ -302,11 +310,11 @@ def test_what_is_being_written_is_not_exported(make_job, tmp_path, s3_server):
     assert set(verified(s3_server, prefix)) == {"model"}
 
 
-def test_events_are_exported(make_job, model, s3_server, hdfs):
+def test_events_are_exported(make_job, small_model, s3_server, hdfs):
     prefix = f"models-{secrets.token_hex(4)}/run"
     hdfs.write_bytes("events/events.out.tfevents.1", b"events")
     hdfs.write_bytes("events/events.out.tfevents.2.part", b"half")
-    config = {"run": "run", "source": str(model), "target": f"s3://{s3_server.bucket}/{prefix}"}
+    config = {"run": "run", "source": str(small_model), "target": f"s3://{s3_server.bucket}/{prefix}"}
     export(make_job(config, {"events_url": f"{hdfs.url}/events"}))
     assert verified(s3_server, prefix)["events/events.out.tfevents.1"] == hashlib.sha256(b"events").hexdigest()
     document = json.loads(content(s3_server, prefix)["manifest.json"])
@@ -363,12 +371,12 @@ def test_of_a_training_that_was_told_to_stop_the_model_too(make_job, tmp_path, s
     assert (document["complete"], document["model_uri"]) == (False, f"s3://{s3_server.bucket}/{prefix}/saved_model")
 
 
-def test_a_model_takes_the_place_of_a_checkpoint_and_not_the_other_way(make_job, model, tmp_path, s3_server, checkpoints):
+def test_a_model_takes_the_place_of_a_checkpoint_and_not_the_other_way(make_job, small_model, tmp_path, s3_server, checkpoints):
     prefix = f"models-{secrets.token_hex(4)}/run"
     with pytest.raises(BadInput, match="not done"):
         export(partial(make_job, tmp_path, s3_server, prefix, checkpoints))
     trained(tmp_path)
-    config = {"run": "run", "source": str(model), "target": f"s3://{s3_server.bucket}/{prefix}"}
+    config = {"run": "run", "source": str(small_model), "target": f"s3://{s3_server.bucket}/{prefix}"}
     # What may be a checkpoint is the model where there is one.
     assert export(make_job(config, {"partial": True, "checkpoints_url": checkpoints})).summary["complete"] is True
     exported = names(s3_server, prefix)
@@ -383,7 +391,7 @@ def test_neither_model_nor_checkpoint(make_job, tmp_path, s3_server, hdfs):
         export(partial(make_job, tmp_path, s3_server, f"models-{secrets.token_hex(4)}/run", f"{hdfs.url}/checkpoints"))
 
 
-def test_bytes_that_arrive_otherwise(make_job, model, s3_server, monkeypatch):
+def test_bytes_that_arrive_otherwise(make_job, small_model, s3_server, monkeypatch):
     prefix = f"models-{secrets.token_hex(4)}/run"
 
     def spoil(client, path, bucket, key):
@@ -391,28 +399,28 @@ def test_bytes_that_arrive_otherwise(make_job, model, s3_server, monkeypatch):
 
     monkeypatch.setattr(s3, "upload", spoil)
     with pytest.raises(JobError, match="reads otherwise than it was written"):
-        export(make_job({"run": "run", "source": str(model), "target": f"s3://{s3_server.bucket}/{prefix}"}))
+        export(make_job({"run": "run", "source": str(small_model), "target": f"s3://{s3_server.bucket}/{prefix}"}))
     assert "manifest.json" not in names(s3_server, prefix)
 
 
-def test_a_prefix_with_something_else(make_job, model, s3_server):
+def test_a_prefix_with_something_else(make_job, small_model, s3_server):
     prefix = f"models-{secrets.token_hex(4)}/run"
     s3_server.put(f"{prefix}/manifest.json", b"mine")
     with pytest.raises(BadInput, match="deeptrain_export_url or deeptrain_run"):
-        export(make_job({"run": "run", "source": str(model), "target": f"s3://{s3_server.bucket}/{prefix}"}))
+        export(make_job({"run": "run", "source": str(small_model), "target": f"s3://{s3_server.bucket}/{prefix}"}))
     assert names(s3_server, prefix) == {"manifest.json"}
 
 
 @pytest.mark.parametrize("content", ["accuracy: 0.9", "[1]"])
-def test_metrics_that_are_none(make_job, model, s3_server, content):
-    (model / "metrics.json").write_text(content)
+def test_metrics_that_are_none(make_job, small_model, s3_server, content):
+    (small_model / "metrics.json").write_text(content)
     with pytest.raises(BadInput, match=r"metrics\.json"):
-        export(make_job({"run": "r", "source": str(model), "target": f"s3://{s3_server.bucket}/metrics-{secrets.token_hex(4)}"}))
+        export(make_job({"run": "r", "source": str(small_model), "target": f"s3://{s3_server.bucket}/metrics-{secrets.token_hex(4)}"}))
 
 
-def test_no_manifest_without_the_rest(make_job, model, s3_server):
+def test_no_manifest_without_the_rest(make_job, small_model, s3_server):
     with pytest.raises(BadInput, match="deeptrain_export_url"):
-        export(make_job({"run": "r", "source": str(model), "target": "s3://nobodys/x"}))
+        export(make_job({"run": "r", "source": str(small_model), "target": "s3://nobodys/x"}))
 
 
 def test_check_reads_and_writes(make_job, s3_server):
@@ -448,11 +456,11 @@ def test_check_names_the_variable(make_job, s3_server, config, words):
         check(make_job({**given, **config}))
 
 
-def test_check_refuses_the_name_of_another_training(make_job, model, tmp_path, s3_server):
+def test_check_refuses_the_name_of_another_training(make_job, small_model, tmp_path, s3_server):
     prefix = f"check-{secrets.token_hex(4)}"
     s3_server.put(f"{prefix}/x", b"abc")
     config = {"source": f"s3://{s3_server.bucket}/{prefix}", "export": f"s3://{s3_server.bucket}/{prefix}-models/run"}
-    export(make_job({"run": "run", "source": str(model), "target": config["export"]}))
+    export(make_job({"run": "run", "source": str(small_model), "target": config["export"]}))
     before = content(s3_server, f"{prefix}-models/run")
     check(make_job(config, {"command": CONFIGURATION["command"], "training_dir": str(tmp_path / "nowhere")}))
     with pytest.raises(BadInput, match=r'the command was \["--steps", "7"\], is now \["--steps", "9"\].*deeptrain_replace_export'):

@@ -385,6 +385,12 @@ def test_sigterm_reaches_each_process_of_a_server_once(tmp_path):
     assert signals_of(tmp_path / "work", process) == "x"
 
 
+def save(hdfs, step: int) -> None:
+    for suffix in ("index", "data-00000-of-00001"):
+        hdfs.write_bytes(f"checkpoints/ckpt-{step}.{suffix}", os.urandom(1000))
+    hdfs.write_bytes("checkpoints/checkpoint", f'model_checkpoint_path: "ckpt-{step}"\n'.encode())
+
+
 def test_the_last_checkpoint_goes_to_s3(make_job, hdfs, s3_server, tmp_path):
     (tmp_path / "credentials" / "s3.json").write_text(json.dumps(s3_server.credentials))
     prefix = f"models/{secrets.token_hex(4)}/checkpoints"
@@ -398,9 +404,7 @@ def test_the_last_checkpoint_goes_to_s3(make_job, hdfs, s3_server, tmp_path):
         return {item["Key"].rsplit("/", 1)[1] for item in listing}
 
     for step in (1, 2):
-        for suffix in ("index", "data-00000-of-00001"):
-            hdfs.write_bytes(f"checkpoints/ckpt-{step}.{suffix}", os.urandom(1000))
-        hdfs.write_bytes("checkpoints/checkpoint", f'model_checkpoint_path: "ckpt-{step}"\n'.encode())
+        save(hdfs, step)
         assert copier.copy() == f"ckpt-{step}"
         assert names() == {"checkpoint", f"ckpt-{step}.index", f"ckpt-{step}.data-00000-of-00001"}
     assert copier.copy() is None
@@ -410,8 +414,7 @@ def test_copies_go_on_after_one_that_failed(make_job, hdfs, s3_server, tmp_path,
     (tmp_path / "credentials" / "s3.json").write_text(json.dumps(s3_server.credentials))
     bucket = f"late-{secrets.token_hex(4)}"
     job = make_job(GOOD, checkpoint_url=f"s3://{bucket}/run/checkpoints", s3=s3_server.settings, checkpoint_minutes=0.005)
-    hdfs.write_bytes("checkpoints/ckpt-1.index", b"x")
-    hdfs.write_bytes("checkpoints/checkpoint", b'model_checkpoint_path: "ckpt-1"\n')
+    save(hdfs, 1)
     copier = CheckpointCopier(job, Hdfs(job.config["model_url"]))
     copier.start()
     said = ""
@@ -421,7 +424,7 @@ def test_copies_go_on_after_one_that_failed(make_job, hdfs, s3_server, tmp_path,
         time.sleep(0.1)
         said += capsys.readouterr().err
     s3_server.client.create_bucket(Bucket=bucket)
-    while s3_server.client.list_objects_v2(Bucket=bucket)["KeyCount"] < 2:
+    while s3_server.client.list_objects_v2(Bucket=bucket)["KeyCount"] < 3:
         assert time.monotonic() < end
         time.sleep(0.1)
     copier.end()

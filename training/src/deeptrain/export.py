@@ -82,7 +82,7 @@ class Export:
             self.archive.delete(f"{INCOMING}/{name}" for name in self.archive.files(INCOMING))
             before = self.archive.manifest()
             self._before = {item["path"]: (item["length"], item["sha256"]) for item in before["files"]} if before else {}
-            files = {**self._events(Path(scratch)), **files}
+            files = dict(sorted({**self._events(Path(scratch)), **files}.items()))
             entries = self._upload_all(files)
         document = self._manifest(entries)
         stale = self._before.keys() - files.keys()

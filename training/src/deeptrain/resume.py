@@ -13,7 +13,7 @@ from pathlib import Path
 
 from deeptrain import checkpoint
 from deeptrain.archive import EVENTS, FINAL, Archive, Damaged, Foreign, owns
-from deeptrain.hdfs import Hdfs
+from deeptrain.hdfs import Hdfs, Unavailable
 from deeptrain.identity import FILE, Identity, read_identity
 from deeptrain.job import BadInput, Job, JobError
 
@@ -46,11 +46,14 @@ class Resume:
         done = False
         try:
             done = self._from_archive(found)
-        except Foreign:
+        except (Foreign, Unavailable):
             raise
         except JobError as error:
             if not (found and own):
-                raise
+                if isinstance(error, BadInput):
+                    raise
+                # Waited for, as HDFS is.
+                raise Unavailable(str(error)) from error
             print(f"Resumes from HDFS alone: {error}", file=sys.stderr, flush=True)
         if not done and self.before.configuration is not None and not self.identity.same(self.before):
             # What it holds is of another configuration.

@@ -44,7 +44,7 @@ class Activity:
         self._directories = [Path(job.settings[name]) for name in ("cache_dir", "export_dir")]
         self._patience = patience
         self._remote: frozenset = frozenset()
-        self._files: tuple = ()
+        self._files: tuple | None = None
         self._mark = self._current()
         self._start = self._mark[0]
         self._moved = self._listed = time.monotonic()
@@ -75,6 +75,9 @@ class Activity:
             self._listing = threading.Thread(target=self._list, daemon=True)
             self._listing.start()
         mark = self._current()
+        if self._mark[1] is None:
+            # The first listing is what the next ones are compared with.
+            self._mark = (self._mark[0], mark[1])
         if mark == self._mark:
             return False
         self._mark, self._moved = mark, time.monotonic()

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from deeptrain import checkpoint, servers
+from deeptrain import caches, checkpoint, servers
 from deeptrain.activity import Activity
 from deeptrain.archive import Archive
 from deeptrain.command import Command, work_directory
@@ -310,7 +310,6 @@ def attempt(job: Job, wait: Wait) -> Outcome:
     export_dir = Path(settings["export_dir"])
     restored = Resume(job, model).run()
     export_dir.mkdir(parents=True, exist_ok=True)
-    Path(settings["cache_dir"]).mkdir(parents=True, exist_ok=True)
     model.delete(SUCCESS)
     if not restored:
         environment = task_environment({**settings, **job.config, "progress_file": job.progress_file})
@@ -335,6 +334,7 @@ def patience(job: Job) -> float:
 
 def train(job: Job) -> Outcome:
     """Trains, by the job's ``command``, ``data_url`` and ``model_url``."""
+    caches.use(Path(job.settings["cache_dir"]))
     wait = Wait(job, WAIT_FACTOR * patience(job))
     with Mark(job.config["model_url"]):
         return persist(job, wait, lambda: attempt(job, wait))

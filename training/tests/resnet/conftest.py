@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from deeptrain import manifest
+
 CLASSES = 3
 
 
@@ -48,11 +50,12 @@ def dataset(tmp_path_factory) -> Path:
 
 
 class Processes:
-    """One chief, one parameter server and two workers, each a process."""
+    """One chief, one parameter server and two workers, each a process in a directory of its own."""
 
-    def __init__(self, directory: Path, dataset: Path):
+    def __init__(self, directory: Path, dataset: Path | str, cache: Path | None = None):
         self.directory = directory
         self.dataset = dataset
+        self.cache = cache or directory / "cache"
         self.cluster = {
             "chief": [f"127.0.0.1:{free_port()}"],
             "ps": [f"127.0.0.1:{free_port()}"],
@@ -64,13 +67,15 @@ class Processes:
         environment = {
             **os.environ,
             "TF_CONFIG": json.dumps({"cluster": self.cluster, "task": {"type": kind, "index": index}}),
-            "DEEPTRAIN_CACHE_DIR": str(self.directory / "cache"),
+            "DEEPTRAIN_CACHE_DIR": str(self.cache),
             "DEEPTRAIN_EXPORT_DIR": str(self.directory / "export"),
             "DEEPTRAIN_PROGRESS_FILE": str(self.directory / "progress.jsonl"),
         }
         command = [sys.executable, "-m", "deeptrain.resnet", "--data-dir", str(self.dataset), "--job-dir", str(self.directory / "job")]
+        work = self.directory / f"{kind}{index}"
+        work.mkdir(exist_ok=True)
         with open(self.directory / f"{kind}{index}.log", "ab") as log:
-            process = subprocess.Popen([*command, "--train-batch-size", "16", *arguments], env=environment, stdout=log, stderr=log)
+            process = subprocess.Popen([*command, "--train-batch-size", "16", *arguments], env=environment, cwd=work, stdout=log, stderr=log)
         self.running.append(process)
         return process
 
@@ -92,13 +97,33 @@ class Processes:
             assert time.monotonic() < end, self.log("chief0")
             time.sleep(0.1)
 
+    def start_servers(self) -> None:
+        for kind, index in (("ps", 0), ("worker", 0), ("worker", 1)):
+            self.start(kind, index)
+
+    def kill(self) -> None:
+        for process in self.running:
+            process.kill()
+            process.wait()
+
 
 @pytest.fixture
 def processes(tmp_path, dataset):
     processes = Processes(tmp_path, dataset)
-    for kind, index in (("ps", 0), ("worker", 0), ("worker", 1)):
-        processes.start(kind, index)
+    processes.start_servers()
     yield processes
-    for process in processes.running:
-        process.kill()
-        process.wait()
+    processes.kill()
+
+
+@pytest.fixture
+def hdfs_processes(tmp_path, dataset, hdfs):
+    """The same with data in HDFS, and a cache of each process's own under one path."""
+    entries = []
+    for path in dataset.iterdir():
+        hdfs.upload(path, path.name)
+        entries.append(manifest.Entry(path.name, path.stat().st_size, hdfs.sha256(path.name)))
+    hdfs.write_bytes(manifest.NAME, manifest.encode("s3://bucket/data", entries))
+    processes = Processes(tmp_path, hdfs.url, Path("/proc/self/cwd/cache"))
+    processes.start_servers()
+    yield processes
+    processes.kill()

@@ -29,6 +29,8 @@ class Run:
         self.directory, self.dataset, self.monkeypatch = directory, dataset, monkeypatch
         monkeypatch.setenv("DEEPTRAIN_PROGRESS_FILE", str(directory / "progress.jsonl"))
         monkeypatch.setenv("DEEPTRAIN_EXPORT_DIR", str(directory / "export"))
+        # It takes longest, and is another test's.
+        monkeypatch.setattr(training.exporting, "save_model", lambda model, directory: directory.mkdir(parents=True))
 
     def steps(self, function) -> None:
         """Replaces the steps by ``function(trainer, batch)``, which returns a loss."""

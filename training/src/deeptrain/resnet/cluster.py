@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 import threading
 import time
@@ -16,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from deeptrain.job import JobError, Progress
+from deeptrain.servers import PARALLEL, answers, split_address
 
 PROBE_SECONDS = 2.0
 POLL_SECONDS = 2.0
@@ -33,19 +33,11 @@ class Reconnect(Exception):
     """The workers that take part have changed: connect again, from the checkpoint that was just saved."""
 
 
-def _answers(address: str) -> bool:
-    host, port = address.rsplit(":", 1)
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), PROBE_SECONDS):
-            return True
-    except OSError:
-        return False
-
-
 def answering(addresses: list[str]) -> list[str]:
     """The addresses at which something listens, in their order."""
-    with ThreadPoolExecutor(min(32, len(addresses))) as pool:
-        return [address for address, answers in zip(addresses, pool.map(_answers, addresses), strict=True) if answers]
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        answered = pool.map(lambda address: answers(split_address(address), PROBE_SECONDS), addresses)
+        return [address for address, answer in zip(addresses, answered, strict=True) if answer]
 
 
 def wait(cluster: dict, progress: Progress, worker_seconds: float, server_seconds: float = SERVER_SECONDS) -> dict:
@@ -94,13 +86,13 @@ class Watch:
         while True:
             answered, now, change = set(answering(workers)), time.monotonic(), None
             for worker in workers:
-                answers = worker in answered
-                known = since.setdefault(worker, (answers, now))
-                if known[0] != answers:
-                    since[worker] = known = (answers, now)
-                    print(f"Worker {worker} {'answers again' if answers else 'does not answer'}", file=sys.stderr, flush=True)
-                if answers != (worker in taking_part) and now - known[1] >= (min(BACK_SECONDS, worker_seconds) if answers else worker_seconds):
-                    change = f"Worker {worker} {'answers again' if answers else 'is lost'}"
+                present = worker in answered
+                known = since.setdefault(worker, (present, now))
+                if known[0] != present:
+                    since[worker] = known = (present, now)
+                    print(f"Worker {worker} {'answers again' if present else 'does not answer'}", file=sys.stderr, flush=True)
+                if present != (worker in taking_part) and now - known[1] >= (min(BACK_SECONDS, worker_seconds) if present else worker_seconds):
+                    change = f"Worker {worker} {'answers again' if present else 'is lost'}"
             self.missing, self.change = [worker for worker in workers if worker not in answered], change
             time.sleep(POLL_SECONDS)
 

@@ -21,7 +21,8 @@ CALLS_AHEAD = 2
 class SingleProcess:
     """Runs the workers' function in this process."""
 
-    workers = 1
+    # Calls that may be under way.
+    capacity = 1
     strategy = None
     watch = None
 
@@ -55,14 +56,14 @@ class Cluster:
         """Waits for the servers and connects to them. ``cluster`` is then that of the workers that take part."""
         everybody = self.cluster["worker"]
         self.cluster = servers.wait(self.cluster, progress, self._worker_seconds)
-        self.workers = len(self.cluster["worker"])
+        self.capacity = CALLS_AHEAD * len(self.cluster["worker"])
         self.watch = servers.Watch(everybody, self.cluster["worker"], self._worker_seconds)
         resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(tf.train.ClusterSpec(self.cluster), task_type="chief", task_id=0, rpc_layer="grpc")
         with progress.during("connect"):
             self.strategy = tf.distribute.ParameterServerStrategy(resolver)
             self._coordinator = tf.distribute.coordinator.ClusterCoordinator(self.strategy)
         # A RemoteValue can be waited for, but not asked whether it is ready.
-        for _call in range(CALLS_AHEAD * self.workers):
+        for _call in range(self.capacity):
             threading.Thread(target=self._wait, daemon=True).start()
 
     def _wait(self) -> None:

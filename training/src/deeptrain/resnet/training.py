@@ -19,7 +19,7 @@ import tensorflow as tf
 from deeptrain.checkpoint import INDEX, PACKED_MODEL
 from deeptrain.job import BadInput, Progress, Stopped
 from deeptrain.resnet import cluster, data, exporting
-from deeptrain.resnet.executors import CALLS_AHEAD, Cluster, SingleProcess
+from deeptrain.resnet.executors import Cluster, SingleProcess
 from deeptrain.resnet.model import Trainer, learning_rate
 from deeptrain.resnet.options import Options
 from deeptrain.resnet.store import KEEP, CheckpointMirror, Mirror, forget_other
@@ -58,7 +58,7 @@ def train(options: Options, executor: SingleProcess | Cluster, cache: Path, file
 
     executor.connect(progress)
     pattern = data.train_pattern(options.data_dir, cache)
-    if files is None and (dealt := data.dealt_shards(options.data_dir, executor.workers)):
+    if files is None and (dealt := data.dealt_shards(options.data_dir, len(executor.cluster["worker"]))):
         cluster.deal(executor.cluster, cache, pattern, dealt, progress)
     stopped: list[float] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(time.monotonic()))
@@ -120,7 +120,7 @@ def train(options: Options, executor: SingleProcess | Cluster, cache: Path, file
     functions: dict = {}
     scheduled, saved, shown, began, under_way = step, step, 0.0, time.monotonic(), 0
     while step < options.train_steps:
-        while scheduled < options.train_steps and under_way < CALLS_AHEAD * executor.workers and not stopped:
+        while scheduled < options.train_steps and under_way < executor.capacity and not stopped:
             count = min(options.steps_per_call, options.train_steps - scheduled)
             if count not in functions:
                 functions[count] = trainer.steps(count)

@@ -91,11 +91,13 @@ def train(options: Options, executor: SingleProcess | Cluster, cache: Path, file
 
     def save(step: int) -> None:
         with progress.during("save"):
+            mirror.hold()
             trainer.step.assign(step)
             manager.save(checkpoint_number=step, options=io)
             # After it, since other workers' updates arrive meanwhile; what is no number stays so.
             if options.nan_loss == "stop" and not trainer.finite():
                 good = discard(manager.checkpoints)
+                mirror.push()
                 mirror.close()
                 raise refuse(step, good)
             mirror.push()

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,12 +21,14 @@ from pathlib import Path
 import pytest
 from conftest import free_port, wait_until
 
+from deeptrain import caches
 from deeptrain import train as training
 from deeptrain.checkpoint import last_checkpoint
 from deeptrain.fetch import fetch, share
 from deeptrain.hdfs import Hdfs
 from deeptrain.job import BadInput, Job, JobError
 from deeptrain.manifest import NAME, Entry, encode
+from deeptrain.serve import main as serve_main
 from deeptrain.serve import serve
 from deeptrain.train import CheckpointCopier, train
 
@@ -323,6 +326,42 @@ def test_a_run_that_trains_is_marked(make_job, hdfs, tmp_path, monkeypatch):
     assert hdfs.status("_RUNNING") is None and hdfs.status("_SUCCESS") is not None
 
 
+WRITES_FILES = """
+import os, subprocess, sys, time
+from pathlib import Path
+from deeptrain.hdfs import Hdfs
+for step in range(10):
+    time.sleep(1.2)
+    {write}
+(Path(os.environ["DEEPTRAIN_EXPORT_DIR"]) / "metrics.json").write_text("{{}}")
+"""
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        "Path(os.environ['DEEPTRAIN_CACHE_DIR'], f'events.{step}').write_text('x')",
+        "Hdfs(os.environ['DEEPTRAIN_MODEL_URL']).write_bytes(f'checkpoints/ckpt-{step}.index', b'x')",
+    ],
+)
+def test_events_and_checkpoints_are_progress(make_job, write):
+    assert train(make_job(WRITES_FILES.format(write=write), no_progress_seconds=8)).changed
+
+
+def test_the_commands_own_words_are_the_error(make_job):
+    program = """
+import json, os
+with open(os.environ["DEEPTRAIN_PROGRESS_FILE"], "a") as file:
+    file.write(json.dumps({"phase": "failed", "extra": {"error": "lower learning_rate"}}) + "\\n")
+raise SystemExit(2)
+"""
+    with pytest.raises(BadInput, match="^lower learning_rate$"):
+        train(make_job(program))
+    # It is not that of the next start.
+    with pytest.raises(BadInput, match="refused its input"):
+        train(make_job("raise SystemExit(2)"))
+
+
 def test_sigterm_reaches_the_command(make_job, tmp_path):
     program = """
 import os, signal, sys, time
@@ -503,6 +542,66 @@ def test_fetch_tells_of_data_that_is_missing(shards, tmp_path):
     shards.delete("train-0.tfrecord")
     with pytest.raises(JobError, match=r"train-0.*run data\.yml"):
         fetch(shards.url, tmp_path, "train-0*", 0, 1)
+
+
+def test_a_share_that_does_not_fit_the_disk(shards, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1500))
+    with pytest.raises(BadInput, match=r"GiB free.*deeptrain_cache_dir"):
+        fetch(shards.url, tmp_path, "train-*", 0, 1)
+    assert not list(tmp_path.glob("train-*"))
+
+
+def test_caches_that_no_run_uses_are_removed(hdfs, tmp_path):
+    hdfs.write_bytes("done/_SUCCESS", b"")
+    hdfs.write_bytes("other/checkpoints/checkpoint", b"")
+    for run in ("mine", "done", "busy", "other"):
+        for name in ("train/.fetched.json", "train/train-0.tfrecord", "chief/checkpoints/ckpt-1.index"):
+            (tmp_path / run / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / run / name).write_text("{}")
+    hdfs.write_bytes("busy/_SUCCESS", b"")
+    program = (
+        f"import sys; from pathlib import Path; from deeptrain import caches; caches.use(Path({str(tmp_path / 'busy')!r})); print(flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as busy:
+        busy.stdout.readline()
+        caches.remove_stale(tmp_path / "mine", f"{hdfs.url}/mine")
+        assert {path.name for path in tmp_path.iterdir()} == {"mine", "busy", "other"}
+        # A run that can be resumed keeps what it wrote itself.
+        assert [path.name for path in (tmp_path / "other").iterdir()] == ["chief"]
+        assert (tmp_path / "mine" / "train" / "train-0.tfrecord").exists()
+        assert (tmp_path / "busy" / "train" / "train-0.tfrecord").exists()
+        busy.stdin.close()
+    caches.remove_stale(tmp_path / "mine", f"{hdfs.url}/mine")
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "other"}
+
+
+def test_a_cache_that_is_removed_is_made_again(tmp_path):
+    lock = caches.use(tmp_path / "run")
+    (tmp_path / "run").rmdir()
+    again = caches.use(tmp_path / "run")
+    assert (tmp_path / "run").is_dir()
+    os.close(lock)
+    os.close(again)
+
+
+def test_a_server_removes_stale_caches(hdfs, tmp_path, monkeypatch):
+    hdfs.write_bytes("done/_SUCCESS", b"")
+    (tmp_path / "cache" / "done").mkdir(parents=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = {
+        "run": "mine",
+        "command": [sys.executable, "-c", "pass"],
+        "tf_config": {"cluster": {"worker": [f"127.0.0.1:{port}"]}, "task": {"type": "worker", "index": 0}},
+        "data_url": hdfs.url,
+        "model_url": f"{hdfs.url}/mine",
+        "cache_dir": str(tmp_path / "cache" / "mine"),
+    }
+    (tmp_path / "worker.json").write_text(json.dumps(config))
+    assert serve_main(str(tmp_path / "worker.json")) == 0
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["mine"]
 
 
 def test_fewer_shards_than_workers(shards, tmp_path):

@@ -9,6 +9,7 @@ import fnmatch
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 from deeptrain import manifest
@@ -17,6 +18,8 @@ from deeptrain.job import BadInput, JobError
 
 # What the cache holds: name → [length, sha256], so that a file is digested once.
 INDEX = ".fetched.json"
+# What stays free on the cache's disk.
+RESERVED_BYTES = 64 * 1024 * 1024
 
 
 def share(names: list[str], index: int, count: int) -> list[str]:
@@ -30,6 +33,20 @@ def _sha256(path: Path) -> str:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _check_room(cache: Path, sizes: dict[str, int], data_url: str) -> None:
+    """Raises BadInput when the files do not fit the cache's disk."""
+    missing = 0
+    for path, length in sizes.items():
+        local = cache / path
+        missing += length if not local.is_file() or local.stat().st_size != length else 0
+    free = shutil.disk_usage(cache).free
+    if missing > free - RESERVED_BYTES:
+        raise BadInput(
+            f"{missing / 2**30:.2f} GiB of {data_url} are to be copied to {cache}, which has {free / 2**30:.2f} GiB free: "
+            "use a larger disk, another deeptrain_cache_dir, or more workers"
+        )
 
 
 def _download(directory: Hdfs, path: str, local: Path) -> str | None:
@@ -66,6 +83,7 @@ def fetch(data_url: str, cache_dir: str | os.PathLike, pattern: str, index: int 
     for path in set(fetched) - set(wanted):
         (cache / path).unlink(missing_ok=True)
         del fetched[path]
+    _check_room(cache, {path: entries[path].length for path in wanted}, data_url)
     for path in wanted:
         entry, local = entries[path], cache / path
         if fetched.get(path) != [entry.length, entry.sha256] or not local.is_file() or local.stat().st_size != entry.length:

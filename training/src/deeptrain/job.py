@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,6 +46,17 @@ class BadInput(JobError):
 
 class Stopped(Exception):
     """Somebody asked the job to end."""
+
+
+def finite(value):
+    """The value with null for every number that JSON cannot hold (NaN and the infinities)."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return value
 
 
 class Progress:
@@ -96,8 +108,26 @@ class Progress:
             }
             if self._path is not None:
                 with open(self._path, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(record) + "\n")
+                    file.write(json.dumps(finite(record), allow_nan=False) + "\n")
             return True
+
+    @contextlib.contextmanager
+    def during(self, phase: str, seconds: float = 3600.0) -> Iterator[None]:
+        """Reports a phase that has no steps to report, for at most ``seconds``."""
+        ended, began = threading.Event(), time.monotonic()
+
+        def work():
+            while not ended.wait(self._interval) and time.monotonic() - began < seconds:
+                self.report(phase, round(time.monotonic() - began, 1), unit="s")
+
+        self.report(phase)
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
 
 @dataclass
@@ -142,7 +172,7 @@ class Job:
 def write_json(path: Path, document: dict) -> None:
     """Writes a document in one step, readable by all."""
     temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    temporary.write_text(json.dumps(finite(document), indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(temporary, path)
 
 

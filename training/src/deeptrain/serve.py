@@ -15,7 +15,9 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
 
+from deeptrain import caches
 from deeptrain.process import Command
 from deeptrain.servers import answers, task_address
 from deeptrain.train import task_environment
@@ -55,6 +57,8 @@ def main(config_file: str) -> int:
         config = json.load(file)
     environment = task_environment(config)
     environment.pop("NOTIFY_SOCKET", None)
+    caches.use(Path(config["cache_dir"]))
+    caches.remove_stale(Path(config["cache_dir"]), config["model_url"])
     address = task_address(config["tf_config"])
     if answers(address):
         print(

@@ -22,7 +22,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from deeptrain import checkpoint, servers
+from deeptrain import caches, checkpoint, servers
+from deeptrain.activity import Activity
 from deeptrain.archive import Archive
 from deeptrain.export import exported_files, read_metrics
 from deeptrain.hdfs import Hdfs, Unavailable
@@ -148,13 +149,6 @@ def _lengths(files: dict) -> dict[str, int]:
     return {path: status.length for path, status in files.items()}
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
 class Mark:
     """Tells in HDFS that the run trains, by a file that is written every so often. HDFS may be away meanwhile."""
 
@@ -252,7 +246,7 @@ def supervise(job: Job, command: list[str], environment: dict[str, str], patienc
         running = Command(command, environment)
     except OSError as error:
         raise BadInput(f"The training command cannot be run ({error}): check deeptrain_command, {command}") from error
-    size, moved = _size(job.progress_file), time.monotonic()
+    activity = Activity(job, patience)
     try:
         while True:
             try:
@@ -263,10 +257,9 @@ def supervise(job: Job, command: list[str], environment: dict[str, str], patienc
             if job.stop.is_set():
                 running.end(STOP_SECONDS)
                 raise Stopped
-            if _size(job.progress_file) != size:
-                size, moved = _size(job.progress_file), time.monotonic()
+            if activity.moved():
                 progressed()
-            elif time.monotonic() - moved > patience:
+            elif activity.stalled():
                 running.end(10)
                 needed = servers.describe(servers.all_servers(job.settings["tf_config"])) or "its servers"
                 raise JobError(f"The training made no progress for {patience:.0f} s: see that {needed} run, then run train.yml")
@@ -274,10 +267,12 @@ def supervise(job: Job, command: list[str], environment: dict[str, str], patienc
         running.kill()
     if job.stop.is_set():
         raise Stopped
+    error = activity.last_error()
     if status == EXIT_BAD_INPUT:
-        raise BadInput("The training command refused its input: the unit's journal says what to change (deeptrain_training, deeptrain_command)")
+        raise BadInput(error or "The training command refused its input: the unit's journal says what to change (deeptrain_training, deeptrain_command)")
     if status != 0:
-        raise JobError(f"The training command ended with status {status}: the unit's journal says why; run train.yml, which resumes from the last checkpoint")
+        why = error or "the unit's journal says why"
+        raise JobError(f"The training command ended with status {status}: {why}; run train.yml, which resumes from the last checkpoint")
 
 
 def persist(job: Job, wait: Wait, attempt: Callable[[], Outcome]) -> Outcome:
@@ -315,7 +310,6 @@ def attempt(job: Job, wait: Wait) -> Outcome:
     export_dir = Path(settings["export_dir"])
     restored = Resume(job, model).run()
     export_dir.mkdir(parents=True, exist_ok=True)
-    Path(settings["cache_dir"]).mkdir(parents=True, exist_ok=True)
     model.delete(SUCCESS)
     if not restored:
         environment = task_environment({**settings, **job.config, "progress_file": job.progress_file})
@@ -340,6 +334,7 @@ def patience(job: Job) -> float:
 
 def train(job: Job) -> Outcome:
     """Trains, by the job's ``command``, ``data_url`` and ``model_url``."""
+    caches.use(Path(job.settings["cache_dir"]))
     wait = Wait(job, WAIT_FACTOR * patience(job))
     with Mark(job.config["model_url"]):
         return persist(job, wait, lambda: attempt(job, wait))

@@ -10,8 +10,9 @@ import os
 import sys
 from pathlib import Path
 
-from deeptrain.job import EXIT_STOPPED, BadInput, JobError, Stopped
+from deeptrain.job import EXIT_STOPPED, BadInput, JobError, Progress, Stopped
 from deeptrain.resnet import options as command_line
+from deeptrain.resnet.cluster import Reconnect
 
 # gRPC would ask a proxy for the other tasks; TensorFlow reads these when it is imported.
 for _name in ("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
@@ -19,6 +20,8 @@ for _name in ("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY", "HTTPS_PR
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+NVIDIA_UVM = Path("/dev/nvidia-uvm")
 TASKS = ("chief", "worker", "ps")
 
 
@@ -47,12 +50,38 @@ def cache_dir() -> Path:
     return Path(os.environ.get("DEEPTRAIN_CACHE_DIR", "cache")).absolute()
 
 
+def check_gpu() -> None:
+    """Raises JobError when TensorFlow's GPU build does not see the GPU of a node that has NVIDIA's driver."""
+    if not NVIDIA_DRIVER.exists() or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return
+    import tensorflow as tf
+
+    if tf.test.is_built_with_cuda() and not tf.config.list_physical_devices("GPU"):
+        missing = "" if NVIDIA_UVM.exists() else f"{NVIDIA_UVM} is missing: run nvidia-modprobe -u -c 0 as root; "
+        raise JobError(
+            f"This node has an NVIDIA driver ({NVIDIA_DRIVER}) and TensorFlow {tf.__version__} sees no GPU, so it would train on the CPU. "
+            f"{missing}compare nvidia-smi with TensorFlow's messages in this journal, or set tensorflow_wheel: cpu"
+        )
+
+
 def serve(cluster: dict, kind: str, index: int, options) -> None:
     """Serves a worker or a parameter server, for ever. A worker has its shards on the node before it answers."""
     if kind == "worker":
         from deeptrain.resnet import data
+        from deeptrain.resnet.cluster import follow_deals, read_deal
 
-        data.local_shards(options.data_dir, cache_dir() / "train", data.TRAIN, index, len(cluster["worker"]))
+        check_gpu()
+
+        def fetch(index, count):
+            return data.worker_shards(options.data_dir, cache_dir(), options, index, count)
+
+        dealt, count = (index, len(cluster["worker"])), len(cluster["worker"])
+        if options.data_dir.startswith("hdfs://"):
+            found = read_deal(cache_dir(), *dealt)
+            # Not of a cluster of another shape.
+            dealt = found if 0 <= found[0] < found[1] <= count else dealt
+        fetch(*dealt)
+        follow_deals(cache_dir(), dealt, fetch)
     import tensorflow as tf
 
     for gpu in tf.config.list_physical_devices("GPU"):
@@ -68,20 +97,23 @@ def main() -> int:
         if task and task[1] != "chief":
             serve(*task, options)
             return 0
-        from deeptrain.resnet import data, training
+        from deeptrain.resnet import data, executors, training
 
         if task:
-            import tensorflow as tf
-
-            place, files = training.Cluster(tf.distribute.cluster_resolver.TFConfigClusterResolver()), None
+            executor, files = executors.Cluster(task[0], 60 * options.worker_minutes), None
         else:
-            place = training.SingleProcess()
-            files = data.local_shards(options.data_dir, cache_dir() / "train", data.TRAIN)
-        training.train(options, place, cache_dir(), files)
+            check_gpu()
+            executor = executors.SingleProcess()
+            files = data.worker_shards(options.data_dir, cache_dir(), options, 0, 1)
+        training.train(options, executor, cache_dir(), files)
+    except Reconnect as change:
+        print(f"{change}; connects to the workers that answer", file=sys.stderr, flush=True)
+        executor.watch.reconnect()
     except Stopped:
         return EXIT_STOPPED
     except JobError as error:
         print(error, file=sys.stderr, flush=True)
+        Progress(os.environ.get("DEEPTRAIN_PROGRESS_FILE")).report("failed", error=str(error))
         return error.exit_status
     return 0
 

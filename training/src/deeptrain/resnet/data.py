@@ -5,18 +5,24 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import tensorflow as tf
 
+from deeptrain import manifest
 from deeptrain.fetch import fetch, share
 from deeptrain.hdfs import Hdfs
 from deeptrain.job import BadInput
 from deeptrain.resnet.options import Options
 
+MEMINFO = Path("/proc/meminfo")
+# The share of the free memory that cached examples may take.
+MEMORY_SHARE = 0.8
 TRAIN, TEST = "train-*.tfrecord", "test-*.tfrecord"
 DESCRIPTION = "dataset.json"
 SHUFFLE_EXAMPLES = 10_000
@@ -61,6 +67,40 @@ def local_shards(data_dir: str, cache_dir: Path, pattern: str, index: int = 0, c
     return [Path(path) for path in share(found, index, count)]
 
 
+def worker_shards(data_dir: str, cache: Path, options: Options, index: int, count: int) -> list[Path]:
+    """A worker's share of the training shards, on this node, and small enough for ``--cache``. Raises BadInput."""
+    files = local_shards(data_dir, cache / "train", TRAIN, index, count)
+    print(f"Holds {len(files)} training shards, share {index + 1} of {count}", file=sys.stderr, flush=True)
+    if options.cache == "memory":
+        size, available = sum(path.stat().st_size for path in files), available_memory()
+        if available is not None and size > MEMORY_SHARE * available:
+            raise BadInput(
+                f"This task's training shards have {size / 2**30:.2f} GiB and the machine has {available / 2**30:.2f} GiB of memory available: "
+                "set --cache none (deeptrain_training: {cache: none}) to read them from disk, or use more workers"
+            )
+    return files
+
+
+def dealt_shards(data_dir: str, count: int) -> list[list[str]] | None:
+    """The names of each worker's training shards in its cache; None where all workers read the same local directory."""
+    if not data_dir.startswith("hdfs://"):
+        return None
+    found = manifest.read(Hdfs(data_dir))
+    names = fnmatch.filter(found[1] if found else [], TRAIN)
+    return [share(names, index, count) for index in range(count)]
+
+
+def available_memory() -> int | None:
+    """The machine's memory in bytes that programs can still use; None where the kernel does not say."""
+    try:
+        for line in MEMINFO.read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    return None
+
+
 def _parse(record, shape):
     features = {"image": tf.io.FixedLenFeature([], tf.string), "label": tf.io.FixedLenFeature([], tf.int64)}
     parsed = tf.io.parse_single_example(record, features)
@@ -74,13 +114,15 @@ def _distort(image, label):
     return tf.image.random_flip_left_right(image), label
 
 
-def train_batches(files: tf.data.Dataset, options: Options, shape: tuple[int, ...]) -> tf.data.Dataset:
-    """Endless shuffled batches of uint8 images [N, H, W, C] and int32 labels [N].
+def train_batches(files: tf.data.Dataset, options: Options, shape: tuple[int, ...], seed: tf.Tensor | None = None) -> tf.data.Dataset:
+    """Endless shuffled batches of uint8 images [N, H, W, C] and int32 labels [N]; ``seed`` gives their order.
 
     Native operations alone: a Python function in here would run on the chief for all workers.
     """
     dataset = files.interleave(tf.data.TFRecordDataset, cycle_length=4)
-    dataset = dataset.cache().shuffle(SHUFFLE_EXAMPLES, reshuffle_each_iteration=True).repeat()
+    if options.cache == "memory":
+        dataset = dataset.cache()
+    dataset = dataset.shuffle(SHUFFLE_EXAMPLES, seed=seed, reshuffle_each_iteration=True).repeat()
     dataset = dataset.map(lambda record: _parse(record, shape))
     if options.use_distortion_for_training:
         dataset = dataset.map(_distort)
@@ -91,3 +133,13 @@ def test_batches(files: list[Path], options: Options, shape: tuple[int, ...]) ->
     """Every test example once, the last batch as small as it comes."""
     dataset = tf.data.TFRecordDataset([os.fspath(path) for path in files])
     return dataset.map(lambda record: _parse(record, shape)).batch(options.eval_batch_size).prefetch(2)
+
+
+def check_test_data(files: list[Path], options: Options, shape: tuple[int, ...]) -> None:
+    """Raises BadInput when the evaluation could not read its data."""
+    try:
+        found = next(iter(test_batches(files, options, shape).take(1)), None)
+    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
+        raise BadInput(f"{files[0]} holds no examples of shape {shape} ({str(error).splitlines()[0]}): correct {DESCRIPTION} or the test shards") from error
+    if found is None:
+        raise BadInput(f"{files[0]} and the other test shards hold no example: stage data with test examples")

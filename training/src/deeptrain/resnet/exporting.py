@@ -9,15 +9,19 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from deeptrain.checkpoint import INDEX
+from deeptrain.job import finite
 
-def evaluate(model: keras.Model, batches: tf.data.Dataset) -> dict:
-    """Accuracy and mean loss over all examples."""
+
+def evaluate(model: keras.Model, batches: tf.data.Dataset, report: Callable[[int], object] = lambda done: None) -> dict:
+    """Accuracy and mean loss over all examples; ``report`` gets the number of examples after each batch."""
     run = tf.function(lambda images: model(images, training=False), reduce_retracing=True)
     right, loss, count = 0, 0.0, 0
     for images, labels in batches:
@@ -25,6 +29,7 @@ def evaluate(model: keras.Model, batches: tf.data.Dataset) -> dict:
         right += int(np.sum(np.argmax(logits.numpy(), axis=1) == labels.numpy()))
         loss += float(tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)))
         count += len(labels)
+        report(count)
     return {"test_accuracy": right / count, "test_loss": loss / count, "test_examples": count}
 
 
@@ -48,6 +53,14 @@ def pack_model(model: keras.Model, archive: Path) -> None:
         os.replace(packed, archive)
 
 
+def write_index(directory: Path, names: list[str]) -> None:
+    """Writes TensorFlow's index of the checkpoints, the last name that of the newest."""
+    lines = [f'model_checkpoint_path: "{names[-1]}"', *(f'all_model_checkpoint_paths: "{name}"' for name in names)]
+    temporary = directory / f"{INDEX}.part"
+    temporary.write_text("\n".join(lines) + "\n")
+    temporary.replace(directory / INDEX)
+
+
 def save(model: keras.Model, directory: Path, checkpoint: str, metrics: dict) -> None:
     """Writes ``saved_model``, ``checkpoint`` and ``metrics.json``; the directory holds all of them or what it held before."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -58,9 +71,8 @@ def save(model: keras.Model, directory: Path, checkpoint: str, metrics: dict) ->
     (scratch / "checkpoint").mkdir()
     for path in Path(checkpoint).parent.glob(Path(checkpoint).name + ".*"):
         shutil.copyfile(path, scratch / "checkpoint" / path.name)
-    name = Path(checkpoint).name
-    (scratch / "checkpoint" / "checkpoint").write_text(f'model_checkpoint_path: "{name}"\nall_model_checkpoint_paths: "{name}"\n')
-    (scratch / "metrics.json").write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_index(scratch / "checkpoint", [Path(checkpoint).name])
+    (scratch / "metrics.json").write_text(json.dumps(finite(metrics), indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
 
     for path in scratch.iterdir():
         target = directory / path.name

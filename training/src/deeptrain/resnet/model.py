@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 
 import keras
 import tensorflow as tf
 
+from deeptrain.job import BadInput
 from deeptrain.resnet.options import Options
 
 FILTERS = (16, 32, 64)
@@ -52,6 +54,15 @@ def learning_rate(options: Options, step: int) -> float:
     return options.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
 
 
+def describe(shapes: list[list[int]]) -> str:
+    """The kind of network that weights of these shapes make."""
+    kernels = [shape for shape in shapes if len(shape) > 1]
+    if len(kernels) < 3:
+        return "another program"
+    # Two of the kernels are projections, beside the layers that are counted.
+    return f"{len(kernels) - 2} layers for images with {kernels[0][-2]} channels and {kernels[-1][-1]} classes"
+
+
 class Trainer:
     """A model, its momentum and one update. Variables are where the scope puts them, on parameter servers in a cluster."""
 
@@ -73,6 +84,35 @@ class Trainer:
     def checkpoint(self) -> tf.train.Checkpoint:
         values = [weight.value for weight in self.model.weights]
         return tf.train.Checkpoint(step=self.step, values=values, momentum=self.slots)
+
+    def check_checkpoint(self, path: str) -> None:
+        """Raises BadInput when a checkpoint is of another network than this one."""
+        shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+
+        def saved(name):
+            found = ((re.fullmatch(rf"{name}/(\d+)/.*VARIABLE_VALUE", key), shape) for key, shape in shapes.items())
+            return [shape for _index, shape in sorted((int(match[1]), shape) for match, shape in found if match)]
+
+        found, wanted = saved("values"), [list(weight.shape) for weight in self.model.weights]
+        if found != wanted or saved("momentum") != [list(slot.shape) for slot in self.slots]:
+            raise BadInput(
+                f"The checkpoint {path} is of {describe(found)}; the options and the data make {describe(wanted)}: "
+                "use the same num_layers (deeptrain_training) and the same kind of data, or another deeptrain_run"
+            )
+
+    def finite(self) -> bool:
+        """Whether all that a checkpoint holds is numbers."""
+
+        @tf.function
+        def run():
+            flags = []
+            for variable in [weight.value for weight in self.model.weights] + self.slots:
+                # On its parameter server: only the answer travels.
+                with tf.device(variable.device):
+                    flags.append(tf.reduce_all(tf.math.is_finite(variable)))
+            return tf.reduce_all(tf.stack(flags))
+
+        return bool(run())
 
     def update(self, images, labels, rate):
         """One step of gradient descent; returns the mean cross-entropy."""

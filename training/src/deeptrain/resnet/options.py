@@ -33,10 +33,13 @@ class Options:
     checkpoint_steps: int
     steps_per_call: int
     seed: int
+    cache: str = "memory"
+    nan_loss: str = "stop"
+    worker_minutes: float = 10.0
 
     def parameters(self) -> dict:
-        """The options that make the model, without where things are."""
-        return {name: value for name, value in asdict(self).items() if name not in ("data_dir", "job_dir")}
+        """The options that make the model, without where things are and how the cluster works."""
+        return {name: value for name, value in asdict(self).items() if name not in ("data_dir", "job_dir", "cache", "nan_loss", "worker_minutes")}
 
 
 # Option → lowest and highest value that make sense.
@@ -51,6 +54,7 @@ RANGES = {
     "batch_norm_epsilon": (1e-12, 1.0),
     "checkpoint_steps": (1, 10**9),
     "steps_per_call": (1, 1000),
+    "worker_minutes": (0.01, 10_080.0),
 }
 
 
@@ -83,6 +87,24 @@ def parse(arguments: list[str] | None = None) -> Options:
     add("--checkpoint-steps", type=int, default=500, help="updates between checkpoints (%(default)s)")
     add("--steps-per-call", type=int, default=10, help="updates that a worker does at a time (%(default)s)")
     add("--seed", type=int, default=1, help="of the first weights and of the order of the data (%(default)s)")
+    add(
+        "--cache",
+        choices=("memory", "none"),
+        default="memory",
+        help="where a worker keeps its training examples: in memory, or none, which reads the shards from its disk in each epoch (%(default)s)",
+    )
+    add(
+        "--nan-loss",
+        choices=("stop", "continue"),
+        default="stop",
+        help="whether a loss that is no number ends the training with the last good checkpoint kept (%(default)s)",
+    )
+    add(
+        "--worker-minutes",
+        type=float,
+        default=10.0,
+        help="minutes after which a worker that does not answer is left out and its shards are dealt to the others (%(default)s)",
+    )
     options = Options(**vars(parser.parse_args(arguments)))
     for name, (low, high) in RANGES.items():
         value = getattr(options, name)

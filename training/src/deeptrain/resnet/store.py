@@ -124,6 +124,16 @@ class Mirror:
 class CheckpointMirror(Mirror):
     """Mirrors the last checkpoint, its index last; then removes older ones."""
 
+    _held = False
+
+    def hold(self) -> None:
+        """Mirrors nothing before the next push: a checkpoint that is being saved may have to be discarded."""
+        self._held = True
+
+    def push(self) -> None:
+        self._held = False
+        super().push()
+
     def restore(self) -> None:
         """Makes the newer checkpoint of both directories the local one."""
         local, mirrored = checkpoint.find(LocalDirectory(self.local)), checkpoint.find(self.remote)
@@ -143,7 +153,7 @@ class CheckpointMirror(Mirror):
 
     def _sync(self) -> None:
         found = checkpoint.find(LocalDirectory(self.local))
-        if found is None:
+        if found is None or self._held:
             return
         existing = self.remote.files()
         with self._scratch() as scratch:

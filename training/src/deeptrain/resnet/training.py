@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import collections
+import math
 import os
 import platform
 import signal
@@ -16,119 +16,142 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from deeptrain.checkpoint import PACKED_MODEL
-from deeptrain.job import Progress, Stopped
-from deeptrain.resnet import data, exporting
+from deeptrain.checkpoint import INDEX, PACKED_MODEL
+from deeptrain.job import BadInput, Progress, Stopped
+from deeptrain.resnet import cluster, data, exporting
+from deeptrain.resnet.executors import Cluster, SingleProcess
 from deeptrain.resnet.model import Trainer, learning_rate
 from deeptrain.resnet.options import Options
 from deeptrain.resnet.store import KEEP, CheckpointMirror, Mirror, forget_other
 
-# Calls under way for each worker: one that it works on, one that waits for it.
-CALLS_AHEAD = 2
 EVENTS_SECONDS = 10
+# Between checks for a signal and for lost workers, when no call finishes.
+POLL_SECONDS = 1.0
+# What the calls under way get to finish when the training is stopped.
+DRAIN_SECONDS = 60.0
 
 
-class SingleProcess:
-    """Runs the workers' function in this process."""
-
-    workers = 1
-    strategy = None
-
-    def iterator(self, make_dataset):
-        return iter(make_dataset())
-
-    def schedule(self, function, arguments):
-        return function(*arguments)
-
-    def fetch(self, call):
-        return float(call)
+def discard(checkpoints: list[str]) -> str | None:
+    """Removes the last of the checkpoints; returns the one before it, which the index then names."""
+    *kept, last = map(Path, checkpoints)
+    if kept:
+        exporting.write_index(last.parent, [path.name for path in kept])
+    else:
+        (last.parent / INDEX).unlink()
+    for path in last.parent.glob(f"{last.name}.*"):
+        path.unlink()
+    return str(kept[-1]) if kept else None
 
 
-class Cluster:
-    """Runs the workers' function on whichever worker is free."""
-
-    def __init__(self, resolver):
-        self.workers = len(resolver.cluster_spec().as_dict().get("worker", []))
-        self.strategy = tf.distribute.ParameterServerStrategy(resolver)
-        self.coordinator = tf.distribute.coordinator.ClusterCoordinator(self.strategy)
-
-    def iterator(self, make_dataset):
-        return iter(self.coordinator.create_per_worker_dataset(make_dataset))
-
-    def schedule(self, function, arguments):
-        return self.coordinator.schedule(function, args=arguments)
-
-    def fetch(self, call):
-        return float(call.fetch())
-
-
-def train(options: Options, place: SingleProcess | Cluster, cache: Path, files: list[Path] | None) -> dict:
+def train(options: Options, executor: SingleProcess | Cluster, cache: Path, files: list[Path] | None) -> dict:
     """Trains, evaluates and exports; returns the metrics.
 
     ``cache`` is the node's own directory for the run. ``files`` are the training shards of a
-    single process; workers of a cluster look for theirs in their own cache.
+    single process; workers of a cluster list those in their own cache.
     """
     progress = Progress(os.environ.get("DEEPTRAIN_PROGRESS_FILE"))
-    stopped = []
-    signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
+    # What the evaluation needs is found before hours of training.
+    with progress.during("prepare"):
+        description = data.describe(options.data_dir)
+        test_files = data.local_shards(options.data_dir, cache / "test", data.TEST)
+        data.check_test_data(test_files, options, description.image_shape)
 
-    progress.report("connect")
-    description = data.describe(options.data_dir)
-    trainer = Trainer(options, description.image_shape, len(description.classes), place.strategy)
+    executor.connect(progress)
+    pattern = data.train_pattern(options.data_dir, cache)
+    if files is None and (dealt := data.dealt_shards(options.data_dir, len(executor.cluster["worker"]))):
+        cluster.deal(executor.cluster, cache, pattern, dealt, progress)
+    stopped: list[float] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(time.monotonic()))
 
-    progress.report("restore")
-    forget_other(cache / "chief", options.job_dir)
-    directories = {}
-    for name in ("checkpoints", "events"):
-        directories[name] = cache / "chief" / name
-        directories[name].mkdir(parents=True, exist_ok=True)
-    mirror = CheckpointMirror(directories["checkpoints"], f"{options.job_dir.rstrip('/')}/checkpoints")
-    mirror.restore()
-    for packed in directories["checkpoints"].glob(f"*{PACKED_MODEL}"):
-        packed.unlink()
-    io = tf.train.CheckpointOptions(experimental_io_device="/job:chief" if place.strategy else None)
-    manager = tf.train.CheckpointManager(trainer.checkpoint(), str(directories["checkpoints"]), max_to_keep=KEEP)
-    if manager.latest_checkpoint:
-        manager.checkpoint.restore(manager.latest_checkpoint, options=io)
-    events_mirror = Mirror(directories["events"], f"{options.job_dir.rstrip('/')}/events")
-    writer = tf.summary.create_file_writer(str(directories["events"]))
+    with progress.during("restore"):
+        trainer = Trainer(options, description.image_shape, len(description.classes), executor.strategy)
+        forget_other(cache / "chief", options.job_dir)
+        directories = {}
+        for name in ("checkpoints", "events"):
+            directories[name] = cache / "chief" / name
+            directories[name].mkdir(parents=True, exist_ok=True)
+        mirror = CheckpointMirror(directories["checkpoints"], f"{options.job_dir.rstrip('/')}/checkpoints")
+        mirror.restore()
+        for packed in directories["checkpoints"].glob(f"*{PACKED_MODEL}"):
+            packed.unlink()
+        io = tf.train.CheckpointOptions(experimental_io_device="/job:chief" if executor.strategy else None)
+        manager = tf.train.CheckpointManager(trainer.checkpoint(), str(directories["checkpoints"]), max_to_keep=KEEP)
+        if manager.latest_checkpoint:
+            trainer.check_checkpoint(manager.latest_checkpoint)
+            manager.checkpoint.restore(manager.latest_checkpoint, options=io)
+        events_mirror = Mirror(directories["events"], f"{options.job_dir.rstrip('/')}/events")
+        writer = tf.summary.create_file_writer(str(directories["events"]))
+
+    def refuse(step: int, good: str | None) -> BadInput:
+        saved = f"the last good checkpoint, {Path(good).name}, is kept" if good else "no checkpoint was saved"
+        return BadInput(
+            f"The training diverged: the loss is no number (NaN) at step {step}; {saved}. Lower learning_rate in deeptrain_training and set "
+            "deeptrain_overwrite, or set nan_loss: continue"
+        )
 
     def save(step: int) -> None:
-        trainer.step.assign(step)
-        manager.save(checkpoint_number=step, options=io)
-        mirror.push()
+        with progress.during("save"):
+            mirror.hold()
+            trainer.step.assign(step)
+            manager.save(checkpoint_number=step, options=io)
+            # After it, since other workers' updates arrive meanwhile; what is no number stays so.
+            if options.nan_loss == "stop" and not trainer.finite():
+                good = discard(manager.checkpoints)
+                mirror.push()
+                mirror.close()
+                raise refuse(step, good)
+            mirror.push()
 
     first = step = int(trainer.step.numpy())
     if step:
         print(f"Goes on from step {step}", file=sys.stderr, flush=True)
-    pattern = data.train_pattern(options.data_dir, cache)
-    iterator = place.iterator(
-        lambda: data.train_batches(
-            # Listed where the dataset runs: each worker has other shards.
-            tf.data.Dataset.list_files(pattern) if files is None else tf.data.Dataset.from_tensor_slices([str(path) for path in files]),
-            options,
-            description.image_shape,
-        )
-    )
-    calls: collections.deque = collections.deque()
+    # A resumed training does not repeat the order of the data.
+    seed = options.seed * 1_000_003 + step
+    tf.random.set_seed(seed % 2**31)
+
+    def make_dataset():
+        # Runs where the dataset is used: each worker lists its own shards.
+        order = tf.constant(seed, tf.int64)
+        if executor.strategy:
+            # Workers run the same graph, and a restarted one runs it again.
+            order += tf.cast(1e6 * tf.timestamp(), tf.int64)
+        found = tf.data.Dataset.from_tensor_slices(list(map(str, files))) if files else tf.data.Dataset.list_files(pattern, seed=order)
+        return data.train_batches(found, options, description.image_shape, order)
+
+    iterator = executor.iterator(make_dataset)
     functions: dict = {}
-    scheduled, saved, shown, began = step, step, 0.0, time.monotonic()
+    scheduled, saved, shown, began, under_way = step, step, 0.0, time.monotonic(), 0
     while step < options.train_steps:
-        while scheduled < options.train_steps and len(calls) < CALLS_AHEAD * place.workers and not stopped:
+        while scheduled < options.train_steps and under_way < executor.capacity and not stopped:
             count = min(options.steps_per_call, options.train_steps - scheduled)
             if count not in functions:
                 functions[count] = trainer.steps(count)
             rate = learning_rate(options, scheduled)
-            calls.append((count, rate, place.schedule(functions[count], (iterator, tf.constant(rate)))))
+            executor.schedule(functions[count], (iterator, tf.constant(rate)), (count, rate))
             scheduled += count
-        if not calls:
+            under_way += 1
+        if not under_way or (stopped and time.monotonic() - stopped[0] > DRAIN_SECONDS):
             break
-        count, rate, call = calls.popleft()
-        loss = place.fetch(call)
+        finished = executor.finished(POLL_SECONDS)
+        if executor.watch and not stopped:
+            try:
+                executor.watch.check()
+            except cluster.Reconnect:
+                if step > saved:
+                    save(step)
+                mirror.close()
+                events_mirror.close()
+                raise
+        if finished is None:
+            continue
+        (count, rate), loss = finished
+        under_way -= 1
         step += count
         seconds = time.monotonic() - began
         speed = (step - first) / seconds
         extra = {"loss": loss, "examples_per_second": speed * options.train_batch_size}
+        if executor.watch and executor.watch.missing:
+            extra["missing_workers"] = len(executor.watch.missing)
         if progress.report("train", step, options.train_steps, "steps", rate=speed, **extra):
             eta = (options.train_steps - step) / speed
             print(
@@ -136,6 +159,11 @@ def train(options: Options, place: SingleProcess | Cluster, cache: Path, files: 
                 file=sys.stderr,
                 flush=True,
             )
+        if not math.isfinite(loss) and options.nan_loss == "stop":
+            progress.report("train", step, options.train_steps, "steps", rate=speed, force=True, **extra)
+            mirror.close()
+            events_mirror.close()
+            raise refuse(step, manager.latest_checkpoint)
         if time.monotonic() - shown > EVENTS_SECONDS or step == options.train_steps:
             shown = time.monotonic()
             with writer.as_default(step=step):
@@ -151,16 +179,20 @@ def train(options: Options, place: SingleProcess | Cluster, cache: Path, files: 
     if step > saved or not manager.latest_checkpoint:
         save(step)
     if stopped and step < options.train_steps:
-        # The checkpoint is on its way; this is for those who will not go on from it.
-        exporting.pack_model(trainer.local_model(), Path(f"{manager.latest_checkpoint}{PACKED_MODEL}"))
-        mirror.close()
-        events_mirror.close()
+        with progress.during("save"):
+            # The checkpoint is on its way; this is for those who will not go on from it.
+            exporting.pack_model(trainer.local_model(), Path(f"{manager.latest_checkpoint}{PACKED_MODEL}"))
+            mirror.close()
+            events_mirror.close()
         raise Stopped
 
-    progress.report("evaluate")
+    progress.report("evaluate", 0, description.test_examples, "examples")
     model = trainer.local_model()
-    test_files = data.local_shards(options.data_dir, cache / "test", data.TEST)
-    metrics = exporting.evaluate(model, data.test_batches(test_files, options, description.image_shape))
+    metrics = exporting.evaluate(
+        model,
+        data.test_batches(test_files, options, description.image_shape),
+        lambda done: progress.report("evaluate", done, description.test_examples, "examples"),
+    )
     steps = step - first
     metrics.update(
         train_steps=step,
@@ -175,9 +207,9 @@ def train(options: Options, place: SingleProcess | Cluster, cache: Path, files: 
         tf.summary.scalar("test_accuracy", metrics["test_accuracy"])
     writer.close()
 
-    progress.report("export")
-    exporting.save(model, Path(os.environ.get("DEEPTRAIN_EXPORT_DIR", "export")), manager.latest_checkpoint, metrics)
-    mirror.close()
-    events_mirror.close()
+    with progress.during("export"):
+        exporting.save(model, Path(os.environ.get("DEEPTRAIN_EXPORT_DIR", "export")), manager.latest_checkpoint, metrics)
+        mirror.close()
+        events_mirror.close()
     print(f"test accuracy {metrics['test_accuracy']:.4f} over {metrics['test_examples']} examples", file=sys.stderr, flush=True)
     return metrics

@@ -24,12 +24,12 @@ class NameNode:
     def __init__(self, url: str):
         self.url = url.rstrip("/")
 
-    def _get(self, path: str, **query: str) -> bytes:
+    def _get(self, resource: str, **query: str) -> bytes:
         try:
-            with _OPENER.open(f"{self.url}{path}?{urlencode(query)}", timeout=CALL_SECONDS) as answer:
+            with _OPENER.open(f"{self.url}{resource}?{urlencode(query)}", timeout=CALL_SECONDS) as answer:
                 return answer.read()
         except (OSError, urllib.error.URLError) as error:
-            raise Unavailable(f"The NameNode at {self.url} does not answer {path} ({error}): run hdfs.yml, and see that it is healthy") from error
+            raise Unavailable(f"The NameNode at {self.url} does not answer {resource} ({error}): run hdfs.yml, and see that it is healthy") from error
 
     def remaining(self) -> int:
         """HDFS's free capacity in bytes, all copies counted."""

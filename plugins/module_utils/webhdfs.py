@@ -58,17 +58,44 @@ class WebHdfs:
         """Delete a path; a directory that is not empty only when `recursive`."""
         self._call("DELETE", path, "DELETE", recursive="true" if recursive else "false")
 
+    def replication(self):
+        """Return how many copies a block of a new file has."""
+        return self._call("GET", "/", "GETSERVERDEFAULTS")["FsServerDefaults"]["replication"]
+
+    def bean(self, name):
+        """Return one of the NameNode's own JMX beans."""
+        body = self._request("GET", "/jmx", qry=f"Hadoop:service=NameNode,name={name}")
+        try:
+            return json.loads(body)["beans"][0]
+        except (ValueError, LookupError, TypeError):
+            raise WebHdfsError(self._foreign("its metrics are no JSON")) from None
+
+    def damaged_files(self):
+        """Return the first files that have blocks without an intact copy on a live DataNode, 500 at most."""
+        text = self._request("GET", "/fsck", ugi=self._user, path="/", listcorruptfileblocks="1").decode()
+        if "CORRUPT files" not in text:
+            raise WebHdfsError(f"the NameNode at {self._url} lists no damaged files: {(text.strip() or 'no answer').splitlines()[-1]}")
+        return sorted({line.split("\t", 2)[2] for line in text.splitlines() if line.startswith("blk_")})
+
     def _call(self, method, path, operation, **parameters):
-        query = urlencode({"op": operation, "user.name": self._user, **parameters})
+        body = self._request(method, "/webhdfs/v1" + path, **{"op": operation, "user.name": self._user, **parameters})
+        if not body:
+            return {}
+        try:
+            return json.loads(body)
+        except ValueError:
+            raise WebHdfsError(self._foreign("its answer is no JSON")) from None
+
+    def _request(self, method, resource, **parameters):
         try:
             with open_url(
-                f"{self._url}/webhdfs/v1{quote(path)}?{query}",
+                f"{self._url}{quote(resource)}?{urlencode(parameters)}",
                 method=method,
                 timeout=self._timeout,
                 # The NameNode is in the nodes' own network.
                 use_proxy=False,
             ) as answer:
-                body = answer.read()
+                return answer.read()
         except HTTPError as error:
             raise self._refusal(error) from None
         except (OSError, http.client.HTTPException) as error:
@@ -77,12 +104,6 @@ class WebHdfs:
                 f"cannot reach the NameNode at {self._url} ({reason}): "
                 "see that it runs, and that namenode_url is its HTTP address"
             ) from None
-        if not body:
-            return {}
-        try:
-            return json.loads(body)
-        except ValueError:
-            raise WebHdfsError(self._foreign("its answer is no JSON")) from None
 
     def _refusal(self, error):
         """Return the error that an HTTP error stands for."""

@@ -70,6 +70,10 @@ class S3Server:
     def put(self, key: str, content: bytes) -> None:
         self.client.put_object(Bucket=self.bucket, Key=key, Body=content)
 
+    def set_etag(self, key: str, etag: str) -> None:
+        """Gives an object another ETag, as servers have that encrypt or whose ETags are no MD5s."""
+        os.setxattr(self.directory / self.bucket / key, "user.etag", f'"{etag}"'.encode())
+
 
 @contextlib.contextmanager
 def s3_process(data: Path, certificate: Path | None = None, key: Path | None = None):
@@ -126,6 +130,8 @@ class Cluster:
             "dfs.heartbeat.interval": "1",
             "dfs.namenode.heartbeat.recheck-interval": "3000",
             "dfs.namenode.file.close.num-committed-allowed": "1",
+            # Blocks whose files are gone are reported after so many seconds, not after hours.
+            "dfs.datanode.directoryscan.interval": "2",
             "dfs.namenode.name.dir": str(self.directory / "name"),
         }
         conf = self.directory / f"conf-{name}"
@@ -188,6 +194,20 @@ class Cluster:
             process.kill()
         for process in self.processes.values():
             process.wait()
+
+    @property
+    def http_url(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
+    def lose_blocks(self, length: int) -> None:
+        """Removes all copies of the blocks of a length, and waits until the NameNode knows."""
+        before = self.jmx("FSNamesystem")["MissingBlocks"]
+        blocks = self.directory.glob("data*/current/BP*/current/finalized/**/blk_*[0-9]")
+        lost = [file for file in blocks if file.stat().st_size == length]
+        assert len(lost) == 2
+        for file in lost:
+            file.unlink()
+        wait_until(lambda: self.jmx("FSNamesystem")["MissingBlocks"] > before, 60, "the NameNode misses the block")
 
     def url(self, path: str) -> str:
         return f"hdfs://127.0.0.1:{self.port}{path}"

@@ -5,15 +5,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import email.utils
 import re
 import secrets
+import socket
 import subprocess
+import threading
+import time
 
+import botocore.exceptions
 import pytest
 from conftest import s3_process
 
 from deeptrain import s3
-from deeptrain.job import BadInput, JobError
+from deeptrain.job import BadInput, JobError, Stopped
 
 
 def listed(url, settings, credentials):
@@ -138,3 +145,162 @@ def test_an_upload_that_is_refused(s3_server, tmp_path):
     (tmp_path / "x").write_bytes(b"x")
     with pytest.raises(BadInput, match="deeptrain_export_url"), s3.explained("s3://nobodys/x", "deeptrain_export_url", s3_server.settings):
         s3.upload(s3_server.client, tmp_path / "x", "nobodys", "x")
+
+
+class RefusingProxy:
+    """Stands before a server and answers the first requests itself."""
+
+    def __init__(self, endpoint: str, status: int, code: str, count: int, date: float = 0):
+        host, port = endpoint.removeprefix("http://").split(":")
+        self._server, self._left, self._lock, self.refused = (host, int(port)), count, threading.Lock(), 0
+        body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>Please reduce your request rate.</Message></Error>"
+        self._answer = (
+            f"HTTP/1.1 {status} Refused\r\nContent-Type: application/xml\r\nDate: {email.utils.formatdate(time.time() + date, usegmt=True)}\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}"
+        ).encode()
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def __enter__(self):
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *exception):
+        self._socket.close()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client = self._socket.accept()[0]
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client):
+        with self._lock:
+            refused, self._left = self._left > 0, self._left - 1
+            self.refused += refused
+        with contextlib.suppress(OSError), client:
+            if refused:
+                # Without reading what has been sent the connection would be reset.
+                client.recv(65536)
+                client.sendall(self._answer)
+                client.shutdown(socket.SHUT_WR)
+                while client.recv(65536):
+                    pass
+                return
+            with socket.create_connection(self._server) as server:
+                threading.Thread(target=self._pass, args=(server, client), daemon=True).start()
+                self._pass(client, server)
+
+    @staticmethod
+    def _pass(source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """The same number of tries in less time."""
+    monkeypatch.setattr(s3, "_LONGEST_DELAY", 0.02, raising=False)
+
+
+@pytest.mark.parametrize(("status", "code"), [(503, "SlowDown"), (500, "InternalError"), (429, "TooManyRequests"), (400, "RequestTimeout"), (502, "")])
+@pytest.mark.parametrize("operation", ["list", "read", "upload"])
+def test_what_s3_puts_off_is_repeated(s3_server, tmp_path, quick, operation, status, code):
+    prefix = f"put-off-{secrets.token_hex(4)}"
+    s3_server.put(f"{prefix}/x", b"content")
+    (item,) = s3.list_objects(s3_server.client, s3_server.bucket, prefix)
+    with RefusingProxy(s3_server.endpoint, status, code, 20) as proxy:
+        client = s3.connect({**s3_server.settings, "endpoint_url": proxy.endpoint}, s3_server.credentials)
+        if operation == "list":
+            assert s3.list_objects(client, s3_server.bucket, prefix) == [item]
+        elif operation == "read":
+            assert b"".join(s3.read(client, s3_server.bucket, item)) == b"content"
+        else:
+            (tmp_path / "y").write_bytes(b"y" * 100_000)
+            s3.upload(client, tmp_path / "y", s3_server.bucket, f"{prefix}/y")
+            assert s3_server.client.head_object(Bucket=s3_server.bucket, Key=f"{prefix}/y")["ContentLength"] == 100_000
+    assert proxy.refused == 20
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "date", "words"),
+    [
+        (503, "SlowDown", 0, "SlowDown.*throttles.*data_staging_parallel"),
+        (503, "", 0, "503.*throttles"),
+        (500, "InternalError", 0, "InternalError.*the server itself fails"),
+        (403, "RequestTimeTooSkewed", 3600, r"clock of this machine is 3\d\d\d s behind that of S3.*NTP"),
+        (403, "RequestTimeTooSkewed", -3600, r"clock of this machine is 3\d\d\d s ahead of that of S3"),
+        (400, "ExpiredToken", 0, "token has expired.*deeptrain_s3_session_token"),
+        (507, "XMinioStorageFull", 0, "full, free some"),
+        (400, "KMS.DisabledException", 0, "key in KMS"),
+        (400, "InvalidBucketName", 0, "bucket's name in deeptrain_data_url"),
+    ],
+)
+def test_errors_that_are_not_the_endpoints(s3_server, quick, monkeypatch, status, code, date, words):
+    monkeypatch.setattr(s3, "PATIENCE_SECONDS", 0.2, raising=False)
+    with RefusingProxy(s3_server.endpoint, status, code, 10**6, date) as proxy:
+        with pytest.raises(JobError, match=words) as error:
+            listed(f"s3://{s3_server.bucket}/x", {**s3_server.settings, "endpoint_url": proxy.endpoint}, s3_server.credentials)
+    assert "check deeptrain_data_url and deeptrain_s3_endpoint_url" not in str(error.value)
+
+
+def test_a_request_that_waits_is_stopped(s3_server, quick):
+    stop = threading.Event()
+    with RefusingProxy(s3_server.endpoint, 503, "SlowDown", 10**6) as proxy:
+        client = s3.connect({**s3_server.settings, "endpoint_url": proxy.endpoint}, s3_server.credentials, stop=stop)
+        stop.set()
+        with pytest.raises(Stopped):
+            s3.list_objects(client, s3_server.bucket, "x")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        botocore.exceptions.CredentialRetrievalError(provider="iam-role", error_msg="no answer"),
+        botocore.exceptions.MetadataRetrievalError(error_msg="no answer"),
+    ],
+)
+def test_a_role_that_gives_no_credentials(error):
+    with pytest.raises(JobError, match="role gives no S3 credentials.*check the role"), s3.explained("s3://b/p", "deeptrain_data_url", {}):
+        raise error
+
+
+def test_an_empty_object_whose_etag_is_no_md5(s3_server):
+    """As in a bucket that encrypts by SSE-KMS."""
+    assert list(s3.read(s3_server.client, s3_server.bucket, s3.Object("x", 0, '"0123456789abcdef0123456789abcdef"', 0))) == []
+
+
+def test_a_listing_with_other_etags_than_the_objects(s3_server, monkeypatch):
+    """As of servers that encrypt; an object that is replaced is still found."""
+    key = f"etag-{secrets.token_hex(4)}/x"
+    s3_server.put(key, b"content")
+    client = s3_server.client
+    listing = client.list_objects_v2
+
+    def other(**arguments):
+        answer = listing(**arguments)
+        for item in answer.get("Contents", ()):
+            item["ETag"] = '"other' + item["ETag"][6:]
+        return answer
+
+    monkeypatch.setattr(client, "list_objects_v2", other)
+    (item,) = s3.list_objects(s3_server.client, s3_server.bucket, key.rpartition("/")[0])
+    item = dataclasses.replace(item, etag='"other' + item.etag[6:])
+    assert b"".join(s3.read(client, s3_server.bucket, item)) == b"content"
+    s3_server.put(key, b"another")
+    with pytest.raises(s3.Changed):
+        list(s3.read(client, s3_server.bucket, item))
+
+
+def test_a_checksum_of_s3(s3_server):
+    """It holds where the ETag is no MD5."""
+    key = f"checksum-{secrets.token_hex(4)}/x"
+    s3_server.client.put_object(Bucket=s3_server.bucket, Key=key, Body=b"old", ChecksumAlgorithm="SHA256")
+    s3_server.set_etag(key, "0123456789abcdef0123456789abcdef-2")
+    (item,) = s3.list_objects(s3_server.client, s3_server.bucket, key.rpartition("/")[0])
+    assert b"".join(s3.read(s3_server.client, s3_server.bucket, item)) == b"old"
+    (s3_server.directory / s3_server.bucket / key).write_bytes(b"bad")
+    with pytest.raises(s3.Damaged):
+        list(s3.read(s3_server.client, s3_server.bucket, item))

@@ -17,13 +17,19 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
+from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from conftest import wait_until
 
+import deeptrain.stage
 from deeptrain import manifest, s3
 from deeptrain.job import BadInput, Job, JobError
-from deeptrain.stage import Staging, relative_paths, stage
+from deeptrain.namenode import NameNode
+from deeptrain.stage import Staging, largest_directory, relative_paths, stage
 
 
 def start_staging(directory: Path) -> subprocess.Popen:
@@ -80,7 +86,7 @@ def source(s3_server):
 
 
 @pytest.fixture
-def make_job(tmp_path, s3_server, hdfs, monkeypatch):
+def make_job(tmp_path, s3_server, cluster, hdfs, monkeypatch):
     (tmp_path / "credentials").mkdir()
     (tmp_path / "credentials" / "s3.json").write_text(json.dumps(s3_server.credentials))
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "credentials"))
@@ -91,7 +97,7 @@ def make_job(tmp_path, s3_server, hdfs, monkeypatch):
             "target": hdfs.url,
             "s3": {**s3_server.settings, **(s3_changes or {})},
         }
-        (tmp_path / "config.json").write_text(json.dumps({"config": config, "settings": settings or {"parallel": 4}}))
+        (tmp_path / "config.json").write_text(json.dumps({"config": config, "settings": {"parallel": 4, "namenode_url": cluster.http_url, **(settings or {})}}))
         return Job(tmp_path)
 
     return make
@@ -166,7 +172,7 @@ def test_a_file_takes_the_place_of_a_directory_and_back(make_job, source, s3_ser
     s3_server.put(f"{source}/deep/er/c.bin", b"again")
     stage(make_job(source))
     assert hdfs.read_bytes("deep/er/c.bin") == b"again"
-    assert set(hdfs.files()) == {manifest.NAME, "a.bin", "b.bin", "deep/er/c.bin"}
+    assert set(hdfs.files()) == {manifest.NAME, manifest.DIGEST, "a.bin", "b.bin", "deep/er/c.bin"}
 
 
 def test_cut_off_while_the_data_changes(make_job, source, s3_server, hdfs, monkeypatch):
@@ -349,7 +355,9 @@ def test_no_hdfs(make_job, source, tmp_path):
         stage(job)
 
 
-@pytest.mark.parametrize("keys", [["p/a/../b"], ["p//x"], ["p/x/"], ["p/a:b"], ["p/_manifest.json"], ["p/_incoming/x"], ["p/a", "p/a/b"]])
+@pytest.mark.parametrize(
+    "keys", [["p/a/../b"], ["p//x"], ["p/x/"], ["p/a:b"], ["p/" + "ü" * 128], ["p/_manifest.json"], ["p/_manifest.sha256"], ["p/_incoming/x"], ["p/a", "p/a/b"]]
+)
 def test_names_that_hdfs_cannot_hold(keys):
     with pytest.raises(BadInput, match="rename"):
         relative_paths([s3.Object(key, 1, '"x"', 0) for key in keys], "p")
@@ -376,3 +384,188 @@ def test_a_datanode_dies_meanwhile(make_job, s3_server, cluster, hdfs, tmp_path)
     with cluster.without_datanode(0):
         assert process.wait(120) == 0
         assert {name: hdfs.read_bytes(name) for name in contents} == contents
+
+
+def test_lost_blocks_are_copied_again(make_job, s3_server, cluster, hdfs):
+    prefix = f"lost-{secrets.token_hex(4)}"
+    contents = {"grün €.bin": os.urandom(54_321), "b.bin": os.urandom(1000)}
+    for name, content in contents.items():
+        s3_server.put(f"{prefix}/{name}", content)
+    stage(make_job(prefix))
+    before = hdfs.read_bytes(manifest.NAME)
+    cluster.lose_blocks(54_321)
+    outcome = stage(make_job(prefix))
+    assert (outcome.changed, outcome.summary["copied_objects"], outcome.summary["damaged_objects"]) == (True, 1, 1)
+    assert {name: hdfs.read_bytes(name) for name in contents} == contents
+    assert hdfs.read_bytes(manifest.NAME) == before
+    # Its own length, so that no other file of the tests has it.
+    cluster.lose_blocks(len(before))
+    outcome = stage(make_job(prefix))
+    assert outcome.summary["copied_objects"] == 0
+    assert hdfs.read_bytes(manifest.NAME) == before
+
+
+@pytest.mark.parametrize("problem", ["room", "entries"])
+def test_what_does_not_fit_is_refused_before_the_copying(make_job, source, hdfs, monkeypatch, problem):
+    if problem == "room":
+        # Two copies of 3,100,000 bytes.
+        monkeypatch.setattr(NameNode, "remaining", lambda _self: 6_199_999)
+        words = r"needs 6200000 bytes in HDFS \(2 copies\).*room for 6199999: add DataNodes"
+    else:
+        monkeypatch.setattr(NameNode, "setting", lambda _self, name: {"dfs.namenode.fs-limits.max-directory-items": "7"}[name])
+        words = "has 3 entries, and a directory of HDFS holds 2: distribute"
+    with pytest.raises(BadInput, match=words):
+        stage(make_job(source))
+    assert hdfs.status() is None
+
+
+def test_what_replaces_other_files_fits(make_job, source, s3_server, monkeypatch):
+    stage(make_job(source))
+    s3_server.put(f"{source}/a.bin", os.urandom(2_000_000))
+    monkeypatch.setattr(NameNode, "remaining", lambda _self: 0)
+    assert stage(make_job(source)).summary["copied_objects"] == 1
+
+
+def test_the_largest_directory():
+    assert largest_directory(["a", "b", "c/d/e/1", "c/d/e/2", "c/d/e/3", "c/d/4"]) == ("", 3)
+    assert largest_directory(["a/b/1", "a/b/2", "a/c/1", "a/d/1"]) == ("a", 3)
+
+
+class TestTrainings:
+    """What a training uses stays as it is."""
+
+    @pytest.fixture
+    def trained(self, make_job, source, tmp_path, hdfs, monkeypatch):
+        """Stages for run a; returns what stages again, for a run, while others train."""
+
+        def again(run="a", trains=(), **settings):
+            job = make_job(source, settings=settings)
+            job.directory = tmp_path / "runs" / run / "stage"
+            job.directory.mkdir(parents=True, exist_ok=True)
+            monkeypatch.setattr(deeptrain.stage, "at_work", lambda unit: unit in {f"deeptrain-train@{name}.service" for name in trains}, raising=False)
+            return stage(job)
+
+        again()
+        self.manifest = hdfs.read_bytes(manifest.NAME)
+        config = {"data_url": hdfs.url, "data_manifest_sha256": hashlib.sha256(self.manifest).hexdigest()}
+        (tmp_path / "runs" / "a" / "train").mkdir()
+        (tmp_path / "runs" / "a" / "train" / "config.json").write_text(json.dumps({"config": config}))
+        return again
+
+    def change(self, s3_server, source, kind):
+        key = f"{source}/a.bin"
+        if kind == "replaced":
+            s3_server.put(key, os.urandom(3_000_000))
+        elif kind == "added":
+            s3_server.put(f"{source}/new", b"new")
+        else:
+            s3_server.client.delete_object(Bucket=s3_server.bucket, Key=key)
+
+    @pytest.mark.parametrize("kind", ["replaced", "added", "removed"])
+    @pytest.mark.parametrize(("run", "trains", "settings"), [("b", "a", {}), ("a", "a", {"overwrite": True}), ("a", "", {})])
+    def test_a_changed_source_is_refused(self, trained, source, s3_server, hdfs, kind, run, trains, settings):
+        """Whichever run stages while one trains, and that of the run itself when it has begun."""
+        before = {path: file.modification_time for path, file in hdfs.files().items()}
+        self.change(s3_server, source, kind)
+        with pytest.raises(BadInput, match=r"training of run 'a' uses.*(a\.bin|new) would change.*deeptrain_data_dir"):
+            trained(run, trains, **settings)
+        assert {path: file.modification_time for path, file in hdfs.files().items() if not path.startswith("_incoming/")} == before
+
+    @pytest.mark.parametrize(("run", "settings"), [("b", {}), ("a", {"overwrite": True})])
+    def test_a_changed_source_when_nothing_trains(self, trained, source, s3_server, run, settings):
+        self.change(s3_server, source, "added")
+        assert trained(run, **settings).summary["copied_objects"] == 1
+
+    def test_an_unchanged_source(self, trained):
+        assert not trained("b", trains="a").changed
+
+    def test_a_removed_file_is_restored_under_the_training(self, trained, s3_server, source, hdfs):
+        hdfs.delete("a.bin")
+        assert trained("b", trains="a").summary["copied_objects"] == 1
+        assert hdfs.read_bytes("a.bin") == s3_server.contents["a.bin"]
+        assert hdfs.read_bytes(manifest.NAME) == self.manifest
+
+
+def test_two_stagings_at_once(make_job, source, s3_server, hdfs, tmp_path):
+    with Staging(make_job(source))._alone():
+        process = start_staging(tmp_path)
+        progress = tmp_path / "progress.jsonl"
+        wait_until(lambda: "wait for another staging" in progress.read_text(), 60, "the second staging waits")
+        assert hdfs.status() is None
+    assert process.wait(60) == 0
+    assert hdfs.read_bytes("a.bin") == s3_server.contents["a.bin"]
+
+
+def test_a_server_whose_etags_are_no_md5(make_job, source, s3_server, hdfs):
+    """An empty object among them, as in a bucket that encrypts by SSE-KMS."""
+    for name in s3_server.contents:
+        s3_server.set_etag(f"{source}/{name}", secrets.token_hex(16))
+    stage(make_job(source))
+    assert {name: hdfs.read_bytes(name) for name in s3_server.contents} == s3_server.contents
+
+
+def test_an_object_that_is_damaged_in_s3(make_job, source, s3_server, hdfs):
+    s3_server.set_etag(f"{source}/a.bin", secrets.token_hex(16))
+    with pytest.raises(JobError, match=r"a\.bin.*other bytes than its checksum or ETag says"):
+        stage(make_job(source))
+    assert hdfs.status("a.bin") is None
+
+
+class FakeTarget:
+    """A directory of HDFS that keeps the small files alone."""
+
+    def __init__(self, files):
+        self.url, self.kept, self.listed = "hdfs://x/data", {}, files
+
+    def status(self, name=""):
+        return SimpleNamespace(isdir=True) if name in ("", *self.kept) else None
+
+    def files(self):
+        return dict(self.list_files())
+
+    def list_files(self):
+        for path, item in self.listed.items():
+            yield path, SimpleNamespace(length=item.length, modification_time=deeptrain.stage.stamp(item))
+
+    def read_bytes(self, name):
+        return self.kept.get(name)
+
+    def write_bytes(self, name, content):
+        self.kept[name] = content
+
+    def write_file(self, name, chunks):
+        self.kept[name] = b"".join(chunks())
+
+    def delete(self, names, recursive=False):
+        self.kept.pop(names, None)
+
+
+def test_memory_of_many_objects(make_job, monkeypatch):
+    """Of the first staging, and of a later one that has all to compare."""
+    count, target = 5_000, FakeTarget({})
+    objects = [
+        s3.Object(f"p/dir-{index % 100:03}/file-{index:08}.tfrecord", 100_000 + index, f'"{hashlib.md5(b"%d" % index).hexdigest()}"', index)
+        for index in range(count)
+    ]
+
+    def listed(item):
+        # New strings each time, as in an answer.
+        names = {"Key": f"{item.key[:1]}{item.key[1:]}", "ETag": f"{item.etag[:1]}{item.etag[1:]}"}
+        return {**names, "Size": item.length, "LastModified": datetime.fromtimestamp(item.modified, timezone.utc)}
+
+    def pages(*_arguments, **_options):
+        for start in range(0, count, 1000):
+            yield {"Contents": [listed(item) for item in objects[start : start + 1000]]}
+
+    monkeypatch.setattr(s3, "connect", lambda *_arguments: SimpleNamespace(get_paginator=lambda _name: SimpleNamespace(paginate=pages)))
+    monkeypatch.setattr(Staging, "_copy", lambda _self, path, item: manifest.Entry(path, item.length, hashlib.sha256(path.encode()).hexdigest()))
+    for _time in range(2):
+        staging = Staging(make_job("p", settings={"namenode_url": ""}))
+        staging.target = target
+        tracemalloc.start()
+        assert staging.run().summary["objects"] == count
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        print(f"{peak / count:.0f} bytes an object")
+        assert peak / count < 1700
+        target.listed = {item.key.removeprefix("p/"): item for item in objects}

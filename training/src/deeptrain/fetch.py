@@ -90,7 +90,7 @@ def fetch(data_url: str, cache_dir: str | os.PathLike, pattern: str, index: int 
             if not local.is_file() or local.stat().st_size != entry.length or _sha256(local) != entry.sha256:
                 if _download(directory, path, local) != entry.sha256:
                     local.unlink(missing_ok=True)
-                    raise JobError(f"{data_url}/{path} is not what the manifest says: run data.yml, which mends it")
+                    raise JobError(f"{data_url}/{path} is not what the manifest says: run data.yml, which copies damaged files again")
             fetched[path] = [entry.length, entry.sha256]
             temporary = index_file.with_name(INDEX + ".part")
             temporary.write_text(json.dumps(fetched), encoding="utf-8")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import socket
 import threading
@@ -19,13 +20,17 @@ from urllib.parse import urlsplit
 import hdfs_native
 
 from deeptrain.job import BadInput, JobError
+from deeptrain.patience import Patience
 
 # hdfs-native has no time limits of its own, and waits for minutes when the NameNode is gone.
 CALL_SECONDS = 60.0
 CONNECT_SECONDS = 10.0
 # The NameNode sends writers to a lost DataNode until it counts as dead, by role hadoop after a minute.
 PATIENCE_SECONDS = 120.0
+RETRY_SECONDS = 2.0
 CHUNK_BYTES = 4 * 1024 * 1024
+# Entries of a listing for each call with a timeout; the NameNode's own pages have as many.
+LISTING_ENTRIES = 1000
 
 T = TypeVar("T")
 
@@ -34,16 +39,20 @@ class Unavailable(JobError):
     """HDFS does not do its work at the moment."""
 
 
-def persistently(call: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
-    """Returns what the call returns, and calls again while HDFS is unavailable; the call must bear to be repeated."""
-    end = time.monotonic() + seconds
+def retry(call: Callable[[Patience], T], seconds: float | None = None) -> T:
+    """Returns what the call returns, and repeats it while HDFS is unavailable.
+
+    The call must be idempotent. It notes its progress in the patience that it gets.
+    """
+    patience = Patience(PATIENCE_SECONDS if seconds is None else seconds)
     while True:
         try:
-            return call()
+            return call(patience)
         except Unavailable:
-            if time.monotonic() > end:
+            # First, so that the pause is charged too.
+            time.sleep(RETRY_SECONDS)
+            if not patience.lasts():
                 raise
-        time.sleep(2)
 
 
 def bounded(call: Callable[..., T], *arguments, seconds: float = CALL_SECONDS) -> T:
@@ -81,6 +90,11 @@ class Hdfs:
                 socket.create_connection((parts.hostname, parts.port), CONNECT_SECONDS).close()
             self.client = hdfs_native.Client(f"hdfs://{parts.netloc}")
 
+    @staticmethod
+    def same(one: str, other: str) -> bool:
+        """Whether two URLs name the same directory."""
+        return one.rstrip("/") == other.rstrip("/")
+
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         try:
@@ -105,14 +119,30 @@ class Hdfs:
             except FileNotFoundError:
                 return None
 
-    def files(self) -> dict[str, hdfs_native.FileStatus]:
-        """All files below the directory, by their relative names; none when it is not there."""
-        if self.status() is None:
-            return {}
+    def owner_of_root(self) -> str:
+        """The owner of HDFS's root directory, which is its superuser."""
         with self._explained():
-            found = bounded(lambda: list(self.client.list_status(self.root, True)))
+            return bounded(self.client.get_file_info, "/").owner
+
+    def list_files(self) -> Iterator[tuple[str, hdfs_native.FileStatus]]:
+        """All files below the directory with their relative names, in pages; none when it is missing."""
+        if self.status() is None:
+            return
         prefix = self.root.rstrip("/") + "/"
-        return {item.path.removeprefix(prefix): item for item in found if not item.isdir}
+        with self._explained():
+            listing = iter(bounded(self.client.list_status, self.root, True))
+        while True:
+            with self._explained():
+                page = bounded(lambda: list(itertools.islice(listing, LISTING_ENTRIES)))
+            if not page:
+                return
+            for item in page:
+                if not item.isdir:
+                    yield item.path.removeprefix(prefix), item
+
+    def files(self) -> dict[str, hdfs_native.FileStatus]:
+        """All files below the directory, by their relative names; none when it is missing."""
+        return dict(self.list_files())
 
     def mkdirs(self, name: str = "") -> None:
         with self._explained():
@@ -133,8 +163,8 @@ class Hdfs:
         with self._explained():
             bounded(self.client.set_times, self.path(name), milliseconds, milliseconds if accessed is None else accessed)
 
-    def write_stream(self, name: str, chunks: Iterator[bytes]) -> int:
-        """Writes a file from chunks, over one that is there; returns its length in bytes."""
+    def write_stream(self, name: str, chunks: Iterator[bytes], patience: Patience | None = None) -> int:
+        """Writes a file from chunks, over an existing one; returns its length in bytes."""
         length = 0
         with self._explained():
             options = hdfs_native.WriteOptions(overwrite=True, create_parent=True)
@@ -143,15 +173,17 @@ class Hdfs:
             with self._explained():
                 bounded(writer.write, chunk)
             length += len(chunk)
+            if patience:
+                patience.moved(length)
         with self._explained():
             bounded(writer.close)
         return length
 
     def read_stream(self, name: str, size: int = CHUNK_BYTES) -> Iterator[bytes]:
-        """The whole content of a file, in chunks; FileNotFoundError when it is not there."""
+        """The whole content of a file, in chunks; FileNotFoundError when it is missing."""
         with self._explained():
             length = bounded(self.client.get_file_info, self.path(name)).length
-        position, deadline = 0, time.monotonic() + CALL_SECONDS
+        position, patience = 0, Patience(CALL_SECONDS)
         while position < length:
             with self._explained():
                 reader = bounded(self.client.read, self.path(name))
@@ -159,12 +191,13 @@ class Hdfs:
                 while chunk := bounded(reader.read, size):
                     position += len(chunk)
                     yield chunk
+                    patience.moved(position)
             if position < length:
                 # Just after a file is closed no DataNode may have reported its last block yet; hdfs-native then
                 # reads to where the reported blocks end, without an error.
-                if time.monotonic() > deadline:
-                    raise JobError(f"{self.url}/{name} has {length} bytes and only {position} can be read: see hdfs fsck {self.path(name)}")
                 time.sleep(0.1)
+                if not patience.lasts():
+                    raise JobError(f"{self.url}/{name} has {length} bytes and only {position} can be read: see hdfs fsck {self.path(name)}, then run data.yml")
 
     def read_bytes(self, name: str) -> bytes | None:
         """The content of a small file, None when it is not there."""
@@ -172,30 +205,35 @@ class Hdfs:
             return None
         return b"".join(self.read_stream(name))
 
-    def write_bytes(self, name: str, content: bytes) -> None:
-        """Writes a small file in one step: whoever reads it sees the old content or the new."""
+    def write_file(self, name: str, chunks: Callable[[], Iterator[bytes]]) -> None:
+        """Writes a file in one step, from chunks that can be had again: a reader sees the old content or the new."""
         temporary = f"{name}.part"
-        persistently(lambda: self.write_stream(temporary, iter([content])))
+        retry(lambda patience: self.write_stream(temporary, chunks(), patience))
         self.rename(temporary, name)
 
-    def sha256(self, name: str) -> str:
-        """The digest of a file's content, read back."""
-        digest = hashlib.sha256()
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Writes a small file in one step."""
+        self.write_file(name, lambda: iter([content]))
+
+    def sha256(self, name: str, moved: Callable[[int], None] | None = None) -> str:
+        """The digest of a file's content, read back; ``moved`` gets the bytes read so far."""
+        digest, position = hashlib.sha256(), 0
         for chunk in self.read_stream(name):
             digest.update(chunk)
+            position += len(chunk)
+            if moved:
+                moved(position)
         return digest.hexdigest()
 
     def upload(self, local: str | os.PathLike, name: str) -> None:
         """Copies a local file to HDFS; it appears under its name only when it is complete."""
-        temporary = f"{name}.part"
 
-        def chunks():
+        def chunks() -> Iterator[bytes]:
             with open(local, "rb") as file:
                 while chunk := file.read(CHUNK_BYTES):
                     yield chunk
 
-        persistently(lambda: self.write_stream(temporary, chunks()))
-        self.rename(temporary, name)
+        self.write_file(name, chunks)
 
     def download(self, name: str, local: str | os.PathLike) -> str:
         """Copies a file to the node, complete or not at all; returns the sha256 of its content."""

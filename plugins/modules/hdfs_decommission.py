@@ -1,0 +1,217 @@
+#!/usr/bin/python
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Module deeptrain.cluster.hdfs_decommission."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: hdfs_decommission
+short_description: Validate and await the decommissioning of DataNodes
+version_added: 0.2.0
+author: The deeptrain.cluster authors (@deeptrain)
+description:
+  - A DataNode that leaves HDFS without decommissioning takes its copies of blocks with it.
+  - Reads the NameNode's state over HTTP, so it needs neither Java nor Hadoop where it runs. It changes nothing. The
+    role P(deeptrain.cluster.hadoop#role) writes the NameNode's lists of hosts and makes it read them.
+options:
+  state:
+    description:
+      - V(validated) fails when the DataNodes cannot leave, and returns those that have to be decommissioned.
+      - V(decommissioned) waits until no live one of them holds a block that is needed.
+    type: str
+    choices: [validated, decommissioned]
+    default: validated
+  addresses:
+    description: Addresses of the DataNodes that leave.
+    type: list
+    elements: str
+    required: true
+  remaining:
+    description: Number of DataNodes that remain.
+    type: int
+    required: true
+  remove:
+    description: Whether live DataNodes, and dead ones with the only copies of blocks, may leave.
+    type: bool
+    default: false
+  namenode_url:
+    description: The NameNode's HTTP address, C(http://HOST:9870).
+    type: str
+    required: true
+  user:
+    description: HDFS's superuser, the user that the NameNode runs as.
+    type: str
+    default: hdfs
+  timeout:
+    description: Seconds to wait without progress for O(state=decommissioned).
+    type: int
+    default: 600
+attributes:
+  check_mode:
+    description: Changes nothing in any case. It does not wait in check mode.
+    support: full
+  diff_mode:
+    description: Changes nothing in any case.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Validate that a DataNode can leave
+  deeptrain.cluster.hdfs_decommission:
+    addresses: [10.0.0.14]
+    remaining: 3
+    remove: true
+    namenode_url: http://10.0.0.10:9870
+
+- name: Wait until a DataNode is decommissioned
+  deeptrain.cluster.hdfs_decommission:
+    state: decommissioned
+    addresses: [10.0.0.14]
+    remaining: 3
+    remove: true
+    namenode_url: http://10.0.0.10:9870
+"""
+
+RETURN = r"""
+live:
+  description: Addresses of the live DataNodes among O(addresses) that hold blocks. All of them while the NameNode does not answer.
+  type: list
+  elements: str
+  returned: success
+  sample: [10.0.0.14]
+lost:
+  description: Files of which no live DataNode holds all blocks, where a dead DataNode leaves; 500 at most.
+  type: list
+  elements: str
+  returned: success
+  sample: []
+"""
+
+import json
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.deeptrain.cluster.plugins.module_utils.webhdfs import (
+    WebHdfs,
+    WebHdfsError,
+)
+
+DECOMMISSIONED = "Decommissioned"
+POLL_SECONDS = 2
+WORD = "set hadoop_remove_datanodes to true to decommission them"
+
+
+def nodes(info, kind, addresses):
+    """Return the DataNodes of one kind that have one of the addresses: name by address, and what the NameNode says of them."""
+    found = {}
+    for name, node in json.loads(info[kind]).items():
+        address = node["xferaddr"].rpartition(":")[0]
+        if address in addresses:
+            found[address] = {**node, "name": name.rpartition(":")[0]}
+    return found
+
+
+def named(found):
+    """Return the DataNodes in words."""
+    return ", ".join(f"{node['name']} ({address})" for address, node in sorted(found.items()))
+
+
+def some(files):
+    """Return the first files in words."""
+    more = f" and {len(files) - 10} more" if len(files) > 10 else ""
+    return ", ".join(files[:10]) + more
+
+
+def validate(module, hdfs):
+    """Return which DataNodes have to be decommissioned, and the files that are lost; fail when they cannot leave."""
+    addresses, remaining, remove = (module.params[name] for name in ("addresses", "remaining", "remove"))
+    try:
+        info = hdfs.bean("NameNodeInfo")
+    except WebHdfsError as error:
+        if not remove:
+            module.fail_json(
+                msg=f"The DataNodes {', '.join(addresses)} are in HDFS and not in the inventory, and whether they hold blocks is unknown ({error}): "
+                f"put them back into the inventory, or {WORD}"
+            )
+        return addresses, []
+    live = {address: node for address, node in nodes(info, "LiveNodes", addresses).items() if node["adminState"] != DECOMMISSIONED}
+    dead = nodes(info, "DeadNodes", addresses)
+    if live and not remove:
+        module.fail_json(
+            msg=f"The DataNodes {named(live)} are live in HDFS and not in the inventory; without decommissioning their blocks would be lost: "
+            f"put them back into the inventory, or {WORD}"
+        )
+    replication = hdfs.replication() if live else 0
+    if live and remaining < replication:
+        module.fail_json(
+            msg=f"The DataNodes {named(live)} cannot be decommissioned: {remaining} would remain, and a block has {replication} copies (hadoop_replication). "
+            f"Keep {replication} DataNodes, or first set hadoop_replication to {max(remaining, 1)} and run 'hdfs dfs -setrep -w {max(remaining, 1)} /'"
+        )
+    lost = hdfs.damaged_files() if dead and info["NumberOfMissingBlocks"] else []
+    if lost and not remove:
+        module.fail_json(
+            msg=f"The DataNodes {named(dead)} are dead and not in the inventory, and blocks without another copy are missing, of {some(lost)}: "
+            "start them again and put them back into the inventory, or set hadoop_remove_datanodes to true to give these files up"
+        )
+    if lost:
+        module.warn(f"Blocks of these files are lost with the DataNodes {named(dead)}: {some(lost)}. data.yml copies those of the data again")
+    return sorted(live), lost
+
+
+def wait(module, hdfs):
+    """Wait until the live DataNodes are decommissioned; fail when that makes no progress."""
+    addresses, timeout = module.params["addresses"], module.params["timeout"]
+    least, since, problem = None, time.monotonic(), "the NameNode has not answered"
+    while True:
+        try:
+            info = hdfs.bean("NameNodeInfo")
+            busy = {address: node for address, node in nodes(info, "LiveNodes", addresses).items() if node["adminState"] != DECOMMISSIONED}
+            if not info["Safemode"] and not busy:
+                return
+            left = sum(node.get("underReplicatedBlocks", 0) for node in nodes(info, "DecomNodes", addresses).values())
+            # None of them has begun while the NameNode is in safe mode or has not read the lists.
+            begun = sum(node["adminState"] != "In Service" for node in busy.values())
+            now = (len(busy), -begun, left)
+            if least is None or now < least:
+                least, since = now, time.monotonic()
+            problem = f"{named(busy) or 'the NameNode'} still waits for {left} blocks to be copied"
+        except WebHdfsError as error:
+            problem = str(error)
+        if time.monotonic() - since > timeout:
+            module.fail_json(
+                msg=f"The decommissioning made no progress for {timeout} s: {problem}. See that the other DataNodes are live and have room "
+                "(hdfs dfsadmin -report), and that no file has more copies than DataNodes remain (hdfs fsck /); then run hdfs.yml again"
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def main():
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "choices": ["validated", "decommissioned"], "default": "validated"},
+            "addresses": {"type": "list", "elements": "str", "required": True},
+            "remaining": {"type": "int", "required": True},
+            "remove": {"type": "bool", "default": False},
+            "namenode_url": {"type": "str", "required": True},
+            "user": {"type": "str", "default": "hdfs"},
+            "timeout": {"type": "int", "default": 600},
+        },
+        supports_check_mode=True,
+    )
+    hdfs = WebHdfs(module.params["namenode_url"], module.params["user"], 30)
+    try:
+        if module.params["state"] == "validated":
+            live, lost = validate(module, hdfs)
+            module.exit_json(changed=False, live=live, lost=lost)
+        if not module.check_mode:
+            wait(module, hdfs)
+    except WebHdfsError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=False, live=[], lost=[])
+
+
+if __name__ == "__main__":
+    main()

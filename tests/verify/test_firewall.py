@@ -36,5 +36,33 @@ def test_a_node_reaches_the_others(cluster):
 def test_the_table_is_systemds_to_load(cluster):
     rules = cluster.sh(cluster.chief, RULES)
     assert cluster.sh(cluster.chief, "systemctl is-enabled deeptrain-firewall").strip() == "enabled"
-    cluster.sh(cluster.chief, "nft flush ruleset; systemctl restart deeptrain-firewall")
+    cluster.sh(cluster.chief, "nft flush ruleset; systemctl reload deeptrain-firewall")
     assert cluster.sh(cluster.chief, RULES) == rules
+
+
+def test_nftables_never_leaves_the_node_open(cluster):
+    node = cluster.chief
+    rules = cluster.sh(node, RULES)
+    daemon = "systemctl show --property=MainPID hadoop-datanode"
+    before = cluster.sh(node, daemon)
+    poll = f"while ! test -e /tmp/polled; do {RULES} >/dev/null || echo missing; done & "
+    verbs = "for verb in start reload restart restart stop; do systemctl $verb nftables; done; touch /tmp/polled; wait; rm /tmp/polled"
+    assert cluster.sh(node, poll + verbs) == ""
+    assert cluster.sh(node, RULES) == rules
+    assert cluster.sh(node, daemon) == before
+
+
+def test_daemons_do_not_run_without_the_firewall(cluster):
+    node = cluster.groups["worker"][-1]
+    file = "/etc/deeptrain-firewall.nft"
+    active = "systemctl is-active deeptrain-firewall hadoop-datanode || true"
+    cluster.sh(node, f"cp {file} /root/rules; echo nonsense >>{file}")
+    try:
+        cluster.sh(node, "systemctl stop deeptrain-firewall")
+        assert cluster.sh(node, active).split() == ["inactive", "inactive"]
+        said = cluster.sh(node, "systemctl start hadoop-datanode 2>&1 || true")
+        assert "A dependency job for hadoop-datanode.service failed" in said
+        assert cluster.sh(node, active).split() == ["failed", "inactive"]
+    finally:
+        cluster.sh(node, f"mv /root/rules {file}; systemctl start hadoop-datanode")
+    assert cluster.sh(node, active).split() == ["active", "active"]

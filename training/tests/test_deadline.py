@@ -8,7 +8,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
-import secrets
+import signal
 import threading
 import time
 
@@ -28,6 +28,7 @@ class Memory:
     """HDFS's part, in memory; away when it is told so."""
 
     files: dict = {}
+    runs: set = set()
     away = False
 
     def __init__(self, url):
@@ -40,11 +41,15 @@ class Memory:
     def write(self, value, name=deadline.SHARED):
         Memory.files[name] = value
 
+    def saved(self):
+        return Memory.runs
+
 
 @pytest.fixture
 def memory(monkeypatch):
     monkeypatch.setattr(deadline, "Shared", Memory)
     monkeypatch.setattr(Memory, "files", {})
+    monkeypatch.setattr(Memory, "runs", set())
     monkeypatch.setattr(Memory, "away", False)
     return Memory
 
@@ -58,12 +63,12 @@ def node(tmp_path, memory):
         (directory / "deadline").mkdir(parents=True)
         return {
             "seconds": HOUR,
+            "max_seconds": 100 * HOUR,
             "grace_seconds": 1,
             "interval_seconds": 0.05,
             "user": "deeptrain",
             "directory": str(directory / "deadline"),
             "state_dir": str(directory),
-            "credentials_dir": str(directory / "credentials"),
             "hdfs_url": "hdfs://nowhere/user/deeptrain",
             "chief": name == "chief",
             "namenode": False,
@@ -148,13 +153,13 @@ def test_in_hdfs_it_is_one_file_with_its_times(hdfs, monkeypatch):
 def test_a_full_disk_does_not_end_the_machine(node, monkeypatch, capsys):
     config = node()
 
-    def full(*_arguments):
+    def full(*_arguments, **_directories):
         raise OSError(28, "No space left on device")
 
     watch(config, deadline.milliseconds())
     monkeypatch.setattr("os.replace", full)
     assert look(config).until > deadline.milliseconds()
-    assert os.listdir(config["directory"]) == [deadline.WATCHED]
+    assert set(os.listdir(config["directory"])) == {deadline.WATCHED, deadline.HDFS}
     assert "cannot be kept here" in capsys.readouterr().err
 
 
@@ -165,10 +170,12 @@ def test_what_cannot_be_seen_is_at_work(monkeypatch, failed, at_work):
 
 
 class Systemd:
-    """Units that end after a few looks, and what was asked of them."""
+    """Units that end after a few polls, and what was requested of them."""
 
-    def __init__(self, looks=2):
-        self.calls, self.looks, self.starts = [], looks, []
+    def __init__(self, polls=2):
+        self.calls, self.polls, self.starts = [], polls, []
+        # Pattern -> the units that run.
+        self.running = {deadline.TRAIN: ["deeptrain-train@first.service"]}
 
     def __call__(self, *arguments):
         self.calls.append(" ".join(arguments))
@@ -176,9 +183,12 @@ class Systemd:
             for action in self.starts:
                 action()
         if arguments[0] == "list-units":
-            self.looks -= 1
-            return "unit loaded active\n" if self.looks > 0 else ""
+            self.polls -= 1
+            return "".join(f"{unit} loaded active\n" for unit in self.running.get(arguments[-1], ["deeptrain-stage@first.service"])) if self.polls > 0 else ""
         return ""
+
+    def requests(self):
+        return [call for call in self.calls if not call.startswith("list-units")]
 
 
 @pytest.fixture
@@ -193,19 +203,28 @@ def over(config):
     return config
 
 
+def document(node, run, kind, name, **content):
+    directory = os.path.join(node["state_dir"], "runs", run, kind)
+    os.makedirs(directory, exist_ok=True)
+    with open(os.path.join(directory, name), "w", encoding="ascii") as file:
+        json.dump(content, file)
+
+
 def armed(config, run="first"):
     """Leaves an armed export, and returns what writes its result."""
-    directory = os.path.join(config["state_dir"], "runs", run, "export")
-    os.makedirs(directory)
-    os.makedirs(os.path.join(config["credentials_dir"], "export", run))
-    with open(os.path.join(directory, "config.json"), "w", encoding="ascii") as file:
-        json.dump({"config": {}, "settings": {"events_url": "x"}}, file)
+    document(config, run, "export", "config.json", config={}, settings={"events_url": "x"})
 
     def result(status="succeeded", **summary):
-        with open(os.path.join(directory, "result.json"), "w", encoding="ascii") as file:
-            json.dump({"status": status, "started": time.time(), "summary": summary}, file)
+        document(config, run, "export", "result.json", status=status, started=time.time(), summary=summary)
 
     return result
+
+
+def trained(config, run="first", finished=0.0, status="succeeded"):
+    """Leaves a training that has ended, and its model."""
+    document(config, run, "train", "config.json", config={})
+    document(config, run, "train", "result.json", status=status, started=0, finished=finished, summary={})
+    document(config, run, "train/export", "metrics.json")
 
 
 def test_the_chief_brings_home_and_lets_the_others_go(node, systemd, memory):
@@ -215,8 +234,7 @@ def test_the_chief_brings_home_and_lets_the_others_go(node, systemd, memory):
     End(chief).run()
     with open(os.path.join(chief["state_dir"], "runs", "first", "export", "config.json"), encoding="ascii") as file:
         assert json.load(file)["settings"] == {"events_url": "x", "partial": True}
-    asked = [call for call in systemd.calls if not call.startswith("list-units")]
-    assert asked == [
+    assert systemd.requests() == [
         "stop --no-block deeptrain-train@*.service deeptrain-stage@*.service",
         "reset-failed deeptrain-export@first.service",
         "start deeptrain-export@first.service",
@@ -228,6 +246,7 @@ def test_the_chief_brings_home_and_lets_the_others_go(node, systemd, memory):
 
 def test_a_failed_export_lets_nobody_go_before_the_grace(node, systemd, memory):
     chief = over(node())
+    memory.runs = {"first"}
     result = armed(chief)
     result("failed", manifest_uri="s3://b/of-an-earlier-deadline")
     systemd.starts = [lambda: result("failed")]
@@ -240,7 +259,7 @@ def test_a_failed_export_lets_nobody_go_before_the_grace(node, systemd, memory):
 def test_an_export_without_end(node, systemd):
     chief = over(node())
     armed(chief)
-    systemd.looks = 1_000_000
+    systemd.polls = 1_000_000
     End(chief).run()
 
 
@@ -260,7 +279,7 @@ def test_without_hdfs_the_grace_counts(node, memory):
 def test_a_watch_in_the_grace(node, systemd):
     chief = over(node("chief", grace_seconds=60))
     armed(chief)
-    systemd.looks = 1_000_000
+    systemd.polls = 1_000_000
     timer = threading.Timer(0.5, lambda: watch(chief, deadline.milliseconds()))
     timer.start()
     with pytest.raises(Renewed):
@@ -273,46 +292,269 @@ def test_nothing_ends_too_early(node, systemd):
     assert systemd.calls == []
 
 
+EXPORTED = {"manifest_uri": "s3://b/m", "complete": True}
+
+
+def ended(config):
+    """Whether the chief let the others end, and the infrastructure be destroyed, within a second."""
+    End(config).run()
+    return deadline.EXPORTED in Memory.files
+
+
+def test_a_reboot_takes_the_credentials_and_destroys_nothing(node, systemd, memory, capsys):
+    chief = over(node())
+    armed(chief)
+    document(chief, "first", "train", "config.json", config={})
+    memory.runs = {"first"}
+    # Without its credentials the unit of the export fails before it begins.
+    assert not ended(chief)
+    assert "start deeptrain-export@first.service" in systemd.requests()
+    assert "Not exported: first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_checkpoints_without_an_armed_export_are_not_lost(node, systemd, memory, on_disk):
+    chief = over(node())
+    memory.runs = {"first"}
+    if on_disk:
+        document(chief, "first", "train", "config.json", config={})
+    assert not ended(chief)
+
+
+def test_a_model_without_an_armed_export_is_not_lost(node, systemd):
+    chief = over(node())
+    trained(chief)
+    assert not ended(chief)
+
+
+def test_where_nothing_was_trained_nothing_is_lost(node, systemd, memory):
+    memory.away = True
+    assert End(over(node())).bring_home()
+
+
+def test_an_hdfs_that_answers_no_more_may_hold_checkpoints(node, systemd, memory):
+    chief = over(node())
+    look(chief)
+    memory.away = True
+    assert not End(chief).bring_home()
+
+
+def test_an_abandoned_first_try_does_not_keep_an_exported_cluster(node, systemd, memory):
+    chief = over(node("chief", grace_seconds=60))
+    armed(chief, "typo")("failed")
+    document(chief, "typo", "train", "config.json", config={})
+    trained(chief, "good")
+    armed(chief, "good")(**EXPORTED)
+    memory.runs = {"good"}
+    assert ended(chief)
+    assert "start deeptrain-export@good.service" not in systemd.requests()
+
+
+@pytest.mark.parametrize(
+    ("train", "summary"),
+    [
+        ({"finished": time.time() + HOUR}, EXPORTED),
+        ({"status": "failed"}, EXPORTED),
+        ({}, {**EXPORTED, "complete": False}),
+        ({}, {"complete": True}),
+    ],
+    ids=["trained since", "not done", "partial", "without manifest"],
+)
+def test_an_export_of_less_than_the_last_training_does_not_count(node, systemd, train, summary):
+    chief = over(node())
+    trained(chief, **train)
+    armed(chief)(**summary)
+    assert not ended(chief)
+
+
+def test_the_job_user_leads_root_nowhere(node, systemd, memory, tmp_path):
+    chief = over(node())
+    memory.runs = {"first"}
+    outside = tmp_path / "outside.json"
+    outside.write_text('{"settings": {}}')
+    armed(chief)
+    leaf = os.path.join(chief["state_dir"], "runs", "first", "export")
+    os.remove(f"{leaf}/config.json")
+    os.symlink(outside, f"{leaf}/config.json")
+    os.mkfifo(f"{leaf}/result.json")
+    assert not ended(chief)
+    assert outside.read_text() == '{"settings": {}}'
+    os.remove(f"{leaf}/config.json")
+    os.remove(f"{leaf}/result.json")
+    os.rmdir(leaf)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "config.json").write_text('{"settings": {}}')
+    os.symlink(tmp_path / "elsewhere", leaf)
+    assert not ended(chief)
+    assert (tmp_path / "elsewhere" / "config.json").read_text() == '{"settings": {}}'
+
+
+def test_renewals_reach_no_further_than_the_maximum(node):
+    chief = node(max_seconds=2 * HOUR)
+    armed_at = deadline.milliseconds() - 3600_000
+    path = os.path.join(chief["directory"], deadline.ARMED)
+    with open(path, "w", encoding="ascii"):
+        os.utime(path, ns=(0, armed_at * 1_000_000))
+    for later in (0.5, 1.5, 1.9):
+        watch(chief, armed_at + round(later * HOUR * 1000))
+        assert look(chief).until == armed_at + min(later + 1, 2) * HOUR * 1000
+    # Another run of the role begins anew; and the maximum does not shorten the first lease.
+    os.utime(path, ns=(0, (armed_at + HOUR * 1000) * 1_000_000))
+    watch(chief, armed_at + round(1.95 * HOUR * 1000))
+    assert look(chief).until == armed_at + round(2.95 * HOUR * 1000)
+    watch(chief, armed_at + round(1.96 * HOUR * 1000))
+    assert look({**chief, "max_seconds": 1}).until == armed_at + 2 * HOUR * 1000
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_renewal_in_the_grace_resumes_the_training(node, systemd, tmp_path, monkeypatch, cancelled):
+    config = over(node("chief", grace_seconds=60))
+    armed(config)
+    trained(config, "second")
+    systemd.polls = 1_000_000
+    systemd.running[deadline.TRAIN] = ["deeptrain-train@first.service", "deeptrain-train@second.service"]
+    systemd.running[deadline.STAGE] = ["deeptrain-stage@first.service"]
+    path = tmp_path / "deadline.json"
+    path.write_text(json.dumps(config))
+
+    def renew():
+        if cancelled:
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            watch(config, deadline.milliseconds())
+
+    before = signal.getsignal(signal.SIGTERM)
+    timer = threading.Timer(0.5, renew)
+    timer.start()
+    try:
+        assert deadline.main(str(path), end=True) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    # What succeeded meanwhile is not done again.
+    assert systemd.requests() == [
+        "stop --no-block deeptrain-train@*.service deeptrain-stage@*.service",
+        "stop --no-block deeptrain-export@first.service",
+        "start --no-block deeptrain-train@first.service",
+        "start --no-block deeptrain-stage@first.service",
+    ]
+
+
+def test_checkpoints_in_hdfs_are_of_their_runs(hdfs):
+    hdfs.mkdirs("runs/empty/checkpoints")
+    hdfs.write_bytes("runs/first/checkpoints/checkpoint", b"x")
+    hdfs.write_bytes("runs/second/events/e", b"x")
+    assert Shared(hdfs.url).saved() == {"first"}
+
+
+class Played:
+    """An Infrastructure Manager that gives the answers it was told to a method, the last one for ever, and keeps the requests."""
+
+    def __init__(self):
+        self.requests, self.headers = [], set()
+        self.answers = {"/state": [(200, {"state": {"state": "configured"}})], "": [(200, {"uri-list": []})], "DELETE": [(200, {})]}
+
+    def answer(self, method, path):
+        self.requests.append(f"{method} {path}")
+        given = self.answers["DELETE" if method == "DELETE" else "/state" if path.endswith("/state") else ""]
+        return given.pop(0) if len(given) > 1 else given[0]
+
+
 @pytest.fixture
 def manager():
-    """An Infrastructure Manager that gives the answers it was told, and keeps what it was asked."""
-
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_DELETE(self):
-            asked.append((self.path, self.headers["Authorization"]))
-            self.send_response(answers.pop(0) if len(answers) > 1 else answers[0])
+        def do_GET(self):
+            status, document = played.answer(self.command, self.path)
+            played.headers.add(self.headers["Authorization"])
+            self.send_response(status)
             self.end_headers()
-            self.wfile.write(b'{"message": "its own words"}')
+            self.wfile.write(json.dumps(document).encode())
+
+        do_DELETE = do_GET
 
         def log_message(self, *arguments):
             pass
 
-    asked, answers = [], [200]
+    played = Played()
     server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", asked, answers
+    played.url = f"http://127.0.0.1:{server.server_port}/im/"
+    yield played
     server.shutdown()
 
 
-@pytest.mark.parametrize(("given", "calls"), [([200], 1), ([503, 401, 200], 3), ([404], 1)])
-def test_the_infrastructure_is_destroyed(node, systemd, manager, tmp_path, monkeypatch, given, calls):
-    url, asked, answers = manager
-    answers[:] = given
-    secret = secrets.token_hex(8)
-    (tmp_path / "im").write_text(f"type = InfrastructureManager; token = {secret}\n")
-    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    chief = over(node(im={"url": url + "/", "infrastructure_id": "abc", "validate_certs": True, "ca_bundle": ""}))
-    End(chief).run()
-    assert asked == [("/infrastructures/abc?async=true", f"type = InfrastructureManager; token = {secret}")] * calls
+@pytest.fixture
+def managed(node, manager, tmp_path):
+    """Makes a chief whose infrastructure the manager has."""
+
+    def make(**values):
+        path = tmp_path / "im"
+        path.write_text("type = InfrastructureManager; token = hidden\n")
+        im = {"url": manager.url, "infrastructure_id": "abc", "validate_certs": True, "ca_bundle": "", "authorization": str(path)}
+        return over(node(im={**im, **values}))
+
+    return make
 
 
-def test_a_manager_that_is_away_keeps_nothing_alive(node, systemd, tmp_path, monkeypatch, capsys):
-    (tmp_path / "im").write_text("token = secret")
-    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    chief = over(node(im={"url": "http://127.0.0.1:9", "infrastructure_id": "abc", "validate_certs": True, "ca_bundle": ""}))
+GONE, RUNNING, DELETING = (404, {}), (200, {"state": {"state": "running"}}), (200, {"state": {"state": "deleting"}})
+STATE, LIST, DELETE = "GET /im/infrastructures/abc/state", "GET /im/infrastructures", "DELETE /im/infrastructures/abc?async=true"
+
+
+@pytest.mark.parametrize(
+    ("states", "deletions", "requests"),
+    [
+        ([RUNNING, DELETING, GONE], [200], [STATE, DELETE, STATE, STATE, LIST]),
+        ([RUNNING, GONE], [503, 401, 200], [STATE, DELETE, STATE, LIST]),
+        # Accepted, and failed later.
+        ([RUNNING, DELETING, RUNNING, DELETING, GONE], [200], [STATE, DELETE, STATE, STATE, DELETE, STATE, STATE, LIST]),
+        ([RUNNING, RUNNING, RUNNING, GONE], [503, 401, 200], [STATE, DELETE] * 3 + [STATE, LIST]),
+        ([GONE], [200], [STATE, LIST]),
+    ],
+)
+def test_the_infrastructure_is_destroyed(managed, systemd, manager, states, deletions, requests):
+    manager.answers["/state"] = states
+    manager.answers["DELETE"] = [(status, {}) for status in deletions]
+    began = time.monotonic()
+    End({**managed(), "grace_seconds": 60}).run()
+    assert time.monotonic() - began < 30
+    assert manager.requests == requests
+    assert manager.headers == {"type = InfrastructureManager; token = hidden"}
+
+
+@pytest.mark.parametrize("listed", [(404, {}), (200, {"other": "server"}), (200, {"uri-list": [{"uri": "http://im/infrastructures/abc"}]}), (401, {})])
+def test_a_404_alone_is_no_destruction(managed, systemd, manager, listed):
+    manager.answers["/state"], manager.answers[""] = [GONE], [listed]
+    chief = managed()
+    assert not End(chief).destroy()
+    # Within the grace it is tried again, and the machine is powered off in any case.
     End(chief).run()
+    assert DELETE not in manager.requests
+    assert manager.requests.count(LIST) > 2
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "words"),
+    [
+        (RUNNING, 0, ""),
+        ((401, {}), 2, "deadline_im_url, _infrastructure_id and _credentials"),
+        ((403, {}), 2, "refuses abc (403"),
+        (GONE, 2, "has no infrastructure abc"),
+        ((503, {}), 1, "refuses abc (503"),
+        ((200, []), 2, "does not answer as an Infrastructure Manager"),
+    ],
+)
+def test_arming_checks_the_authorization(managed, manager, tmp_path, capsys, state, status, words):
+    manager.answers["/state"] = [state]
+    path = tmp_path / "deadline.json"
+    path.write_text(json.dumps(managed()))
+    assert deadline.main(str(path), end=False, check=True) == status
+    assert words in (said := capsys.readouterr().err)
+    assert "hidden" not in said
+
+
+def test_a_manager_that_is_away_keeps_nothing_alive(managed, systemd, capsys):
+    End(managed(url="http://127.0.0.1:9")).run()
     assert "does not answer" in (said := capsys.readouterr().err)
-    assert "secret" not in said
+    assert "hidden" not in said
 
 
 def test_the_command(node, systemd, tmp_path, monkeypatch):

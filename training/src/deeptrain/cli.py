@@ -28,12 +28,13 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("--job", required=True, metavar="DIRECTORY", help="the job's directory, with its config.json")
     serve = commands.add_parser("serve", help="run the training command of a parameter server or a worker")
     serve.add_argument("--config", required=True, metavar="FILE", help="the server's configuration")
-    deadline = commands.add_parser("deadline", help="learn and tell until when this machine lives")
+    deadline = commands.add_parser("deadline", help="renew the deadline of this machine and share it with the others")
     deadline.add_argument("--config", required=True, metavar="FILE", help="the deadline's configuration")
-    deadline.add_argument("--end", action="store_true", help="the time is over: bring home what there is, and power off")
+    deadline.add_argument("--end", action="store_true", help="the lease has expired: export models and checkpoints, and power off")
+    deadline.add_argument("--check", action="store_true", help="check the access to the Infrastructure Manager")
     options = parser.parse_args(arguments)
     if options.command == "deadline":
-        return importlib.import_module("deeptrain.deadline").main(options.config, options.end)
+        return importlib.import_module("deeptrain.deadline").main(options.config, options.end, options.check)
     if options.command == "serve":
         return importlib.import_module("deeptrain.serve").main(options.config)
     module = importlib.import_module(f"deeptrain.{options.command}")

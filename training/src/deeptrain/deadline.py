@@ -1,12 +1,17 @@
 # Copyright (c) 2026, The deeptrain.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The time at which the machines of a cluster end, unless somebody still watches.
+"""The lease of a cluster's machines: they end when it expires.
 
-Who watches on a node touches the file ``watched`` there. Each node looks every minute: the newest watch that it
-knows of, its own or that which another node has left in HDFS, sets the deadline. In HDFS it is an empty file whose
-time of modification is the deadline and whose time of access is that of the watch: one call to the NameNode, which
-needs neither DataNodes nor free disk. When HDFS cannot be reached, what the node knows counts.
+A controller renews the lease by touching the file ``watched`` on a node. Each node polls every minute: the newest
+renewal that it knows of, its own or that which another node has left in HDFS, sets the deadline. In HDFS it is an
+empty file whose time of modification is the deadline and whose time of access is that of the renewal: one call to the
+NameNode, which needs neither DataNodes nor free disk. When HDFS cannot be reached, what the node knows counts.
+
+Renewals reach no further than a maximum since role deadline was last run, so a controller that waits for ever ends, too.
+
+Only root writes to the directory of all this. The jobs' directories belong to the job's user: what is read or written
+there as root follows no link and waits for nothing.
 """
 
 from __future__ import annotations
@@ -14,25 +19,32 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
+import signal
 import socket
 import ssl
+import stat
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from deeptrain.job import JobError
+from deeptrain.job import BadInput, JobError
 
 SHARED = "deadline"
 # Left by the chief when it needs the other nodes no more; its time is that of the deadline it was left at.
 EXPORTED = "deadline-exported"
-WATCHED, UNTIL = "watched", "until"
+RUNS, CHECKPOINTS = "runs", "checkpoints"
+# `armed` is touched by each run of role deadline, `hdfs` is made when HDFS has answered for the first time.
+WATCHED, UNTIL, ARMED, HDFS = "watched", "until", "armed", "hdfs"
+TRAIN, STAGE, EXPORT = (f"deeptrain-{kind}@*.service" for kind in ("train", "stage", "export"))
 IM_SECONDS = 60
+# More than any document of a job.
+DOCUMENT_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -47,30 +59,61 @@ def milliseconds() -> int:
     return time.time_ns() // 1_000_000
 
 
-def replace(path: Path, text: str, like: os.stat_result | None = None) -> None:
-    """Replaces a file by another of the same mode and owner, or by root's; in a directory whose owner must not lead root elsewhere by a link."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent)
+@contextlib.contextmanager
+def opened(*path: str | os.PathLike) -> Iterator[int]:
+    """A directory, reached from the first one given through the names after it; none of these may be a link."""
+    handle = os.open(path[0], os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with open(handle, "w", encoding="utf-8") as file:
+        for name in path[1:]:
+            inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=handle)
+            os.close(handle)
+            handle = inner
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def read_document(directory: int, name: str) -> tuple[dict, os.stat_result]:
+    """A JSON object in a directory, and its file's status; an error where it is a link, a pipe or too long."""
+    with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("is no regular file")
+        content = file.read(DOCUMENT_BYTES + 1)
+    if len(content) > DOCUMENT_BYTES:
+        raise ValueError("is too long")
+    document = json.loads(content)
+    if not isinstance(document, dict):
+        raise ValueError("is no JSON object")
+    return document, status
+
+
+def replace(directory: int, name: str, text: str, like: os.stat_result | None = None) -> None:
+    """Replaces a file in a directory by another of the same mode and owner, or by root's."""
+    temporary = f".{name}.{secrets.token_hex(8)}"
+    try:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=directory), "w", encoding="utf-8") as file:
             file.write(text)
             os.fchmod(file.fileno(), like.st_mode & 0o777 if like else 0o644)
             if like:
                 os.fchown(file.fileno(), like.st_uid, like.st_gid)
-        os.replace(temporary, path)
+        os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     except OSError:
-        os.unlink(temporary)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=directory)
         raise
 
 
 class Local:
-    """What a node knows: ``until`` with both times in seconds, the deadline first, and ``watched``, which is touched."""
+    """What a node knows: ``until`` with both times in seconds, the deadline first, and files whose times count."""
 
     def __init__(self, directory: str | os.PathLike):
         self.directory = Path(directory)
 
-    def watched(self) -> int | None:
+    def time(self, name: str) -> int | None:
+        """When a file was touched, in milliseconds."""
         try:
-            return os.lstat(self.directory / WATCHED).st_mtime_ns // 1_000_000
+            return os.lstat(self.directory / name).st_mtime_ns // 1_000_000
         except FileNotFoundError:
             return None
 
@@ -85,17 +128,22 @@ class Local:
         if deadline == self.read():
             return
         try:
-            replace(self.directory / UNTIL, f"{deadline.until / 1000:.3f} {deadline.watched / 1000:.3f}\n")
+            with opened(self.directory) as directory:
+                replace(directory, UNTIL, f"{deadline.until / 1000:.3f} {deadline.watched / 1000:.3f}\n")
         except OSError as error:
             # A full disk, say: what the other nodes know still counts.
             print(f"The deadline cannot be kept here: {error}", file=sys.stderr, flush=True)
+
+    def saw_hdfs(self) -> None:
+        with contextlib.suppress(OSError):
+            (self.directory / HDFS).touch()
 
 
 class Shared:
     """What all nodes know, in a directory of HDFS."""
 
     def __init__(self, url: str):
-        # Here, so that a node without HDFS can still tell the time.
+        # Imported here, so that the deadline holds where HDFS's client cannot be imported.
         from deeptrain.hdfs import Hdfs
 
         self.hdfs = Hdfs(url)
@@ -114,23 +162,31 @@ class Shared:
         self.hdfs.set_modified(temporary, deadline.until, deadline.watched)
         self.hdfs.rename(temporary, name)
 
+    def saved(self) -> set[str]:
+        """The runs that have checkpoints."""
+        from deeptrain.hdfs import Hdfs
+
+        paths = (path.split("/") for path in Hdfs(f"{self.hdfs.url}/{RUNS}").files())
+        return {path[0] for path in paths if len(path) > 2 and path[1] == CHECKPOINTS}
+
 
 def look(config: dict) -> Deadline:
-    """The deadline as of now; learned from the newest watch, told to the others, and kept on the node."""
+    """The deadline as of now, by the newest renewal; shared with the other nodes, and kept on this one."""
     local = Local(config["directory"])
-    known, watched = local.read(), local.watched()
+    known, watched = local.read(), local.time(WATCHED)
     if watched is not None and (known is None or watched > known.watched):
         known = _from(watched, config)
-        # At once, in case that HDFS lets us wait.
+        # At once, in case HDFS is slow to answer.
         local.write(known)
     try:
         shared = Shared(config["hdfs_url"])
         theirs = shared.read()
+        local.saw_hdfs()
         if theirs and (known is None or theirs.watched >= known.watched):
             known = theirs
         elif known:
             shared.write(known)
-    except (JobError, OSError) as error:
+    except (ImportError, JobError, OSError) as error:
         print(f"The other nodes' deadline is not known: {error}", file=sys.stderr, flush=True)
     known = known or _from(milliseconds(), config)
     local.write(known)
@@ -138,11 +194,15 @@ def look(config: dict) -> Deadline:
 
 
 def _from(watched: int, config: dict) -> Deadline:
-    return Deadline(watched + round(1000 * config["seconds"]), watched)
+    """The deadline that a renewal sets: some hours later, within the maximum since role deadline was last run."""
+    until, armed = watched + round(1000 * config["seconds"]), Local(config["directory"]).time(ARMED)
+    if armed is not None:
+        until = min(until, armed + round(1000 * max(config["seconds"], config["max_seconds"])))
+    return Deadline(until, watched)
 
 
 class Renewed(Exception):
-    """Somebody watches again."""
+    """The lease was renewed, or the end was cancelled."""
 
 
 def systemctl(*arguments: str) -> str | None:
@@ -154,20 +214,92 @@ def systemctl(*arguments: str) -> str | None:
     return done.stdout
 
 
-def at_work(pattern: str) -> bool:
-    """Whether a unit runs, or waits to be started again; taken for granted while it cannot be seen."""
+def units(pattern: str) -> list[str] | None:
+    """The units that run, or wait for a restart; None while that is unknown."""
     listed = systemctl("list-units", "--plain", "--no-legend", "--state=active,activating,deactivating,reloading", pattern)
-    return listed is None or bool(listed.strip())
+    return None if listed is None else [line.split()[0] for line in listed.splitlines() if line.strip()]
+
+
+def at_work(pattern: str) -> bool:
+    """Whether a unit runs, or waits for a restart; assumed while it is unknown."""
+    return units(pattern) != []
+
+
+class Manager:
+    """The Infrastructure Manager, for one infrastructure."""
+
+    def __init__(self, im: dict):
+        self.im, self.id = im, im["infrastructure_id"]
+
+    def ask(self, method: str, path: str) -> dict | None:
+        """What it answers to a request, a JSON object or nothing."""
+        header = Path(self.im["authorization"]).read_text(encoding="latin-1").strip()
+        context = None
+        if self.im["url"].startswith("https:"):
+            context = ssl.create_default_context(cafile=self.im["ca_bundle"] or None)
+            if not self.im["validate_certs"]:
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        request = urllib.request.Request(
+            f"{self.im['url'].rstrip('/')}/infrastructures{path}", method=method, headers={"Authorization": header, "Accept": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=IM_SECONDS, context=context) as answer:
+            return json.load(answer) if method == "GET" else None
+
+    def state(self) -> str | None:
+        """The infrastructure's state; None when it does not exist.
+
+        A 404 alone does not say so: another server, or a wrong path, gives it, too. Its own list has to be without it.
+        """
+        try:
+            return self.ask("GET", f"/{self.id}/state")["state"]["state"]
+        except urllib.error.HTTPError as error:
+            if error.code != 404:
+                raise
+        if self.id in [item["uri"].rstrip("/").rpartition("/")[2] for item in self.ask("GET", "")["uri-list"]]:
+            raise ValueError(f"it lists {self.id}, but does not have its state")
+        return None
+
+    def destroy(self) -> bool:
+        """Has the infrastructure destroyed, and returns whether it is: to be called until then.
+
+        A deletion that was accepted can fail, after which the state is no more `deleting`, and the next call requests another.
+        """
+        state = self.state()
+        if state not in (None, "deleting"):
+            self.ask("DELETE", f"/{self.id}?async=true")
+        return state is None
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """Raises JobError with the reason, and BadInput when a retry cannot help."""
+        where = f"The Infrastructure Manager at {self.im['url']}"
+        try:
+            yield
+        except urllib.error.HTTPError as error:
+            refused = BadInput if error.code in (400, 401, 403, 404) else JobError
+            said = f"{error.code} {error.read(500).decode(errors='replace')}"
+            raise refused(f"{where} refuses {self.id} ({said}): check deadline_im_url, _infrastructure_id and _credentials") from error
+        except OSError as error:
+            raise JobError(f"{where} does not answer: {error}") from error
+        except (LookupError, TypeError, ValueError) as error:
+            raise BadInput(f"{where} does not answer as an Infrastructure Manager ({error!r}): check deadline_im_url, its path too") from error
+
+    def check(self) -> None:
+        """Raises JobError unless it has the infrastructure and accepts the authorization for it."""
+        with self.explained():
+            if self.state() is None:
+                raise BadInput(f"The Infrastructure Manager at {self.im['url']} has no infrastructure {self.id} of this authorization")
 
 
 class End:
-    """What a node does when its time is over: all of it within the grace."""
+    """What a node does when the lease has expired: all of it within the grace."""
 
     def __init__(self, config: dict):
         self.config = config
         self.began = time.time()
-        self.last = self.began + config["grace_seconds"]
+        self.last = time.monotonic() + config["grace_seconds"]
         self.pause = min(10.0, config["interval_seconds"])
+        self.stopped: list[str] = []
         self.deadline = look(config)
 
     def say(self, text: str) -> None:
@@ -181,15 +313,22 @@ class End:
                 raise Renewed
             if condition():
                 return True
-            if time.time() >= self.last:
+            if time.monotonic() >= self.last:
                 return False
             time.sleep(self.pause)
 
     def run(self) -> None:
-        """Returns when the machine is to be powered off."""
+        """Returns when the machine is to be powered off; after Renewed the jobs that were stopped run again."""
+        try:
+            self._run()
+        except Renewed:
+            self.resume()
+            raise
+
+    def _run(self) -> None:
         self.until(lambda: True)
         if self.config["chief"]:
-            self.say("The time is over: stops the training and exports what there is")
+            self.say("The lease has expired: stops the training and exports the models and checkpoints")
             if not self.bring_home():
                 self.say("Not all is exported, so the machines are powered off and not destroyed; see the journals of deeptrain-export@*.service")
                 self.until(lambda: False)
@@ -197,106 +336,180 @@ class End:
                 self.tell()
                 if self.config.get("im"):
                     self.until(self.destroy)
-                    self.until(lambda: False)
         else:
-            self.say("The time is over: waits until the chief has exported")
+            self.say("The lease has expired: waits until the chief has exported")
             self.until(self.told)
         if self.config["namenode"]:
             # The others ask here whether the chief has exported.
-            self.last = min(self.last, time.time() + 3 * self.pause)
+            self.last = min(self.last, time.monotonic() + 3 * self.pause)
             self.until(lambda: False)
 
     def bring_home(self) -> bool:
-        """Stops what works on the chief, exports what is armed, and returns whether all of that is in S3."""
-        systemctl("stop", "--no-block", "deeptrain-train@*.service", "deeptrain-stage@*.service")
-        self.until(lambda: not at_work("deeptrain-train@*.service"))
-        # What has been exported keeps no credentials.
-        runs = sorted(path.name for path in Path(self.config["credentials_dir"], "export").glob("*"))
-        if not runs:
-            self.say("Nothing is armed for export")
-        for run in runs:
+        """Stops the jobs on the chief, exports what is armed, and returns whether every model and checkpoint is in S3."""
+        self.stopped = [unit for pattern in (TRAIN, STAGE) for unit in units(pattern) or []]
+        systemctl("stop", "--no-block", TRAIN, STAGE)
+        self.until(lambda: not at_work(TRAIN))
+        # By what is on the disk: a reboot takes the credentials, and with them the export, not what is to be exported.
+        pending = [run for run in self.runs() if self.has(run, "export") and not self.exported(run)]
+        for run in pending:
             self.allow_checkpoint(run)
             systemctl("reset-failed", f"deeptrain-export@{run}.service")
             systemctl("start", f"deeptrain-export@{run}.service")
-        if runs:
-            self.until(lambda: not at_work("deeptrain-export@*.service"))
-        return all(self.exported(run) for run in runs)
+        if pending:
+            self.until(lambda: not at_work(EXPORT))
+        return self.nothing_left()
 
-    def export_directory(self, run: str) -> Path:
-        return Path(self.config["state_dir"], "runs", run, "export")
+    def resume(self) -> None:
+        """Starts the jobs that were stopped and are not done."""
+        for unit in self.stopped:
+            kind, run = unit.removeprefix("deeptrain-").removesuffix(".service").split("@", 1)
+            if self.result(run, kind).get("status") == "succeeded":
+                continue
+            if kind == "train":
+                # Of a checkpoint: it would keep the model's export from being started.
+                systemctl("stop", "--no-block", f"deeptrain-export@{run}.service")
+            systemctl("start", "--no-block", unit)
+
+    def runs(self) -> list[str]:
+        """The runs on this node for which a training or an export was configured."""
+        try:
+            names = os.listdir(Path(self.config["state_dir"], RUNS))
+        except FileNotFoundError:
+            return []
+        return sorted(name for name in names if self.has(name, "train") or self.has(name, "export"))
+
+    def leaf(self, run: str, *path: str) -> contextlib.AbstractContextManager[int]:
+        return opened(self.config["state_dir"], RUNS, run, *path)
+
+    def has(self, run: str, kind: str) -> bool:
+        """Whether a job of a run was configured; assumed where its directory cannot be read."""
+        try:
+            with self.leaf(run, kind) as directory:
+                os.stat("config.json", dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return True
 
     def allow_checkpoint(self, run: str) -> None:
         """Lets the export take the last checkpoint where there is no model."""
-        path = self.export_directory(run) / "config.json"
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            document["settings"]["partial"] = True
-            replace(path, json.dumps(document, indent=2, sort_keys=True) + "\n", like=os.lstat(path))
+            with self.leaf(run, "export") as directory:
+                document, status = read_document(directory, "config.json")
+                document["settings"]["partial"] = True
+                replace(directory, "config.json", json.dumps(document, indent=2, sort_keys=True) + "\n", like=status)
         except (OSError, ValueError, LookupError, TypeError) as error:
-            self.say(f"{path} cannot be changed: {error!r}")
+            self.say(f"The configuration of the export of {run} cannot be changed: {error!r}")
+
+    def result(self, run: str, kind: str) -> dict:
+        """The result of a job's last start; empty when it has none."""
+        try:
+            with self.leaf(run, kind) as directory:
+                return read_document(directory, "result.json")[0]
+        except (OSError, ValueError):
+            return {}
 
     def exported(self, run: str) -> bool:
-        """Whether the manifest of a run's export was written since, or before by an export that needs no credentials."""
+        """Whether a run is in S3, verified: exported by this end, or completely after its training's last success."""
+        export, train = self.result(run, "export"), self.result(run, "train")
         try:
-            result = json.loads((self.export_directory(run) / "result.json").read_text(encoding="utf-8"))
-            return "manifest_uri" in result["summary"] and (result["status"] == "succeeded" or result["started"] >= self.began)
-        except (OSError, ValueError, LookupError, TypeError):
+            summary = export["summary"]
+            if "manifest_uri" not in summary:
+                return False
+            if export["started"] >= self.began:
+                return True
+            complete = export["status"] == "succeeded" and summary["complete"] is True
+            return complete and train["status"] == "succeeded" and train["finished"] <= export["started"]
+        except (LookupError, TypeError):
             return False
 
+    def has_model(self, run: str) -> bool:
+        """Whether a training has left anything for export; assumed where that cannot be read."""
+        try:
+            with self.leaf(run, "train", "export") as directory:
+                return bool(os.listdir(directory))
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+
+    def nothing_left(self) -> bool:
+        """Whether no model and no checkpoint would be lost with the machines."""
+        runs, saved = self.runs(), set()
+
+        def asked() -> bool:
+            try:
+                saved.update(Shared(self.config["hdfs_url"]).saved())
+            except (ImportError, JobError, OSError) as error:
+                self.say(f"The checkpoints in HDFS are not known: {error}")
+                return False
+            return True
+
+        # Where HDFS has never answered and nothing was trained, none was built.
+        if (runs or Local(self.config["directory"]).time(HDFS) is not None) and not self.until(asked):
+            return False
+        left = [run for run in sorted({*runs, *saved}) if (run in saved or self.has_model(run)) and not self.exported(run)]
+        if left:
+            self.say(f"Not exported: {', '.join(left)}")
+        return not left
+
     def tell(self) -> None:
-        """Lets the other nodes go."""
-        with contextlib.suppress(JobError, OSError):
+        """Lets the other nodes end."""
+        with contextlib.suppress(ImportError, JobError, OSError):
             Shared(self.config["hdfs_url"]).write(self.deadline, EXPORTED)
 
     def told(self) -> bool:
-        """Whether the chief lets this node go."""
+        """Whether the chief lets this node end."""
         try:
             mark = Shared(self.config["hdfs_url"]).read(EXPORTED)
-        except (JobError, OSError):
+        except (ImportError, JobError, OSError):
             return False
         return mark is not None and mark.until == self.deadline.until
 
     def destroy(self) -> bool:
-        """Asks the Infrastructure Manager to destroy the infrastructure, and returns whether it will."""
-        im = self.config["im"]
+        """Has the Infrastructure Manager destroy the infrastructure, and returns whether it did."""
+        manager = Manager(self.config["im"])
         try:
-            header = Path(os.environ["CREDENTIALS_DIRECTORY"], "im").read_text(encoding="latin-1").strip()
-            context = None
-            if im["url"].startswith("https:"):
-                context = ssl.create_default_context(cafile=im["ca_bundle"] or None)
-                if not im["validate_certs"]:
-                    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-            request = urllib.request.Request(
-                f"{im['url'].rstrip('/')}/infrastructures/{im['infrastructure_id']}?async=true",
-                method="DELETE",
-                headers={"Authorization": header, "Accept": "application/json"},
-            )
-            with urllib.request.urlopen(request, timeout=IM_SECONDS, context=context):
-                pass
-        except urllib.error.HTTPError as error:
-            if error.code == 404:
-                return True
-            self.say(f"The Infrastructure Manager does not destroy {im['infrastructure_id']}: {error.code} {error.read(500).decode(errors='replace')}")
+            with manager.explained():
+                destroyed = manager.destroy()
+        except JobError as error:
+            self.say(str(error))
             return False
-        except (OSError, LookupError, ValueError) as error:
-            self.say(f"The Infrastructure Manager at {im['url']} does not answer: {error}")
-            return False
-        self.say(f"The Infrastructure Manager destroys {im['infrastructure_id']}")
-        return True
+        self.say(f"The Infrastructure Manager {'has destroyed' if destroyed else 'destroys'} {manager.id}")
+        return destroyed
 
 
-def main(config_file: str, end: bool) -> int:
-    """Looks at the clock once, or ends the machine, by the configuration that role deadline wrote."""
+def main(config_file: str, end: bool, check: bool = False) -> int:
+    """Polls the deadline once, ends the machine, or checks the access to the Infrastructure Manager, by role deadline's configuration."""
     config = json.loads(Path(config_file).read_text(encoding="utf-8"))
     # root, too, is the job's user in HDFS.
     os.environ["HADOOP_USER_NAME"] = config["user"]
+    if check:
+        return check_manager(config)
     if not end:
         look(config)
         return 0
+
+    def cancel(number: int, frame: object) -> None:
+        raise Renewed
+
+    # Stopped by hand, or because the deadline is removed: the training must not stay stopped.
+    signal.signal(signal.SIGTERM, cancel)
     try:
         End(config).run()
     except Renewed:
-        print("Somebody watches again: the machine goes on", file=sys.stderr, flush=True)
+        print("The lease was renewed, or the end was cancelled: the machine stays on", file=sys.stderr, flush=True)
         return 0
     print("Powers off", file=sys.stderr, flush=True)
     return subprocess.run(["systemctl", "--no-block", "poweroff"], check=False).returncode
+
+
+def check_manager(config: dict) -> int:
+    """Says why the chief could not have its infrastructure destroyed; returns 2 where a retry cannot help."""
+    try:
+        Manager(config["im"]).check()
+    except JobError as error:
+        print(error, file=sys.stderr, flush=True)
+        return error.exit_status
+    return 0

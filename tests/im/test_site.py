@@ -33,7 +33,7 @@ CLUSTER = {
     "hadoop_archive_checksum": "sha256:" + 64 * "0",
 }
 STAGES = ("preflight", "firewall", "hdfs", "data", "train", "export")
-# A node on this machine; its connection is lost once the file exists.
+# A node on this machine; its connection is lost once one file exists, and made at the second try when another does.
 LOSE = """
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.connection.local import Connection as Local, DOCUMENTATION
@@ -44,6 +44,9 @@ class Connection(Local):
     def exec_command(self, *arguments, **options):
         if os.path.exists(os.environ["LOST"]):
             raise AnsibleConnectionFailure("the node is lost")
+        if os.path.exists(os.environ["STARTING"]):
+            os.unlink(os.environ["STARTING"])
+            raise AnsibleConnectionFailure("the node is starting")
         return super().exec_command(*arguments, **options)
 """
 SYSTEMCTL = """#!/bin/sh
@@ -68,7 +71,7 @@ class Site:
         self.environment = {
             **os.environ, "HOME": str(directory), "IM_URL": server.url, "IM_AUTH": auth, "no_proxy": "127.0.0.1",
             "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_CONNECTION_PLUGINS": str(directory),
-            "PATH": f"{directory}:{os.environ['PATH']}", "STATE": str(directory / "state"), "LOST": str(self.lost),
+            "PATH": f"{directory}:{os.environ['PATH']}", "STATE": str(directory / "state"), "LOST": str(self.lost), "STARTING": str(directory / "starting"),
         }  # fmt: skip
 
     def inventory(self, dead=(), losing=()) -> Path:
@@ -152,8 +155,8 @@ def deployed(machines, site):
 
 @pytest.mark.parametrize("dead", [["worker-0"], ["chief-0"], ALL], ids=["worker", "chief", "all"])
 def test_machines_are_kept_when_a_host_is_unreachable(site, deployed, dead):
-    done = site.run(PROJECT / "playbooks/site.yml", "inventories/im", site.inventory(dead), deeptrain_wait_timeout=0)
-    assert done.returncode != 0 and "unreachable=1" in done.stdout, done.stdout + done.stderr
+    done = site.run(PROJECT / "playbooks/site.yml", "inventories/im", site.inventory(dead), deeptrain_connect_timeout=1)
+    assert done.returncode != 0 and "timed out waiting for ping" in done.stdout, done.stdout + done.stderr
     assert deployed() == 1
 
 
@@ -234,3 +237,23 @@ def test_all_stages_end_the_run_for_a_lost_host():
             assert (play["any_errors_fatal"], play["max_fail_percentage"]) == (True, 99.999), f"{stage}: {play['name']}"
     for stage in STAGES[:-1]:
         assert complete(plays(stage)[0]), stage
+
+
+def test_a_starting_node_is_waited_for(site):
+    (site.directory / "starting").touch()
+    done = site.run(PROJECT / "playbooks/connect.yml", site.inventory(losing=["worker-0"]))
+    assert done.returncode == 0 and not (site.directory / "starting").exists(), done.stdout
+    imported = [play["ansible.builtin.import_playbook"] for play in plays("site")]
+    assert imported[imported.index("deploy.yml") + 1] == "connect.yml"
+
+
+@pytest.mark.parametrize("site", ["current"], indirect=True)
+def test_cloud_init_is_waited_for(site):
+    play = {"hosts": "chief", "gather_facts": False, "tasks": [{"ansible.builtin.include_role": {"name": "deeptrain.cluster.runtime", "tasks_from": "cloud_init"}}]}
+    program = site.directory / "cloud-init"
+    for text, code in ("exit 1", 0), ("sleep 100", 2):
+        program.write_text(f"#!/bin/sh\n{text}\n")
+        program.chmod(0o755)
+        done = site.run(site.playbook([play]), site.inventory(), runtime_cloud_init_timeout=1)
+        assert done.returncode == code, done.stdout
+    assert "has not finished within 1 s" in " ".join(done.stdout.split())

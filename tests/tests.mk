@@ -5,6 +5,7 @@
 TEST_VENV := .venv/ready-test
 TRAINING_VENV := .cache/venv-training/ready
 OLDEST_VENV := .cache/venv-2.16/ready
+NEWEST_VENV := .cache/venv-newest/ready
 IM_VENV := .cache/venv-im/ready
 MOTO_VENV := .cache/venv-moto/ready
 TEST_PARTS := lint argspecs docs sanity units tools training im im-run
@@ -39,8 +40,8 @@ TRAINING_TESTS = DEEPTRAIN_TEST_HDFS_ARCHIVE=$(CURDIR)/$(HADOOP) DEEPTRAIN_TEST_
 training: $(TRAINING_VENV) $(HADOOP) $(S3_SERVER)
 	@$(TRAINING_TESTS) training/tests
 
-im: $(TEST_VENV) $(OLDEST_VENV) $(LINK) $(IM_VENV) $(MOTO_VENV)
-	@PYTHONPATH=.cache demo/run.sh python -m pytest -q -p no:cacheprovider tests/im
+im: $(TEST_VENV) $(OLDEST_VENV) $(NEWEST_VENV) $(LINK) $(IM_VENV) $(MOTO_VENV)
+	@PYTHONPATH=.cache demo/run.sh python -m pytest -q -rs -p no:cacheprovider tests/im
 
 im-run: prepare-tests
 	@DEEPTRAIN_TEST_HDFS_ARCHIVE=$(CURDIR)/$(HADOOP) demo/run.sh python -m pytest -q -s -p no:cacheprovider --durations=3 tests/im_run
@@ -49,7 +50,7 @@ molecule: prepare-tests
 	@demo/run.sh tests/molecule.sh
 
 .PHONY: prepare-tests
-prepare-tests: .cache/packages $(TEST_VENV) $(OLDEST_VENV) $(IM_VENV) $(MOTO_VENV) $(TRAINING_VENV) $(HADOOP) $(S3_SERVER)
+prepare-tests: .cache/packages $(TEST_VENV) $(OLDEST_VENV) $(NEWEST_VENV) $(IM_VENV) $(MOTO_VENV) $(TRAINING_VENV) $(HADOOP) $(S3_SERVER)
 
 $(TEST_VENV): requirements-test.txt $(VENV)
 	@.venv/bin/pip install --quiet --requirement requirements-test.txt
@@ -58,6 +59,15 @@ $(TEST_VENV): requirements-test.txt $(VENV)
 $(OLDEST_VENV): requirements-oldest.txt | .cache/packages
 	@python3 -m venv .cache/venv-2.16
 	@.cache/venv-2.16/bin/pip install --quiet --requirement requirements-oldest.txt
+	@touch $@
+
+# The newest ansible-core, which may need a later Python than .venv has.
+$(NEWEST_VENV): requirements.txt tests/newest_python.sh | .cache/packages
+	@rm -rf $(@D) && mkdir -p $(@D)
+	@python=$$(tests/newest_python.sh); if [ -n "$$python" ]; then \
+		"$$python" -m venv $(@D) && grep '^ansible-core.*>=' requirements.txt \
+			| $(@D)/bin/pip install --quiet --requirement /dev/stdin; \
+		else echo "No Python 3.12 or later: tests on the newest ansible-core are skipped"; fi
 	@touch $@
 
 $(IM_VENV): tools/im_server/requirements.txt | .cache/packages

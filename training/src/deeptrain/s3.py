@@ -121,7 +121,7 @@ def backoff(attempts: int) -> float:
 
 
 def connect(s3: dict, credentials: dict, connections: int = 16, stop: threading.Event | None = None):
-    """A boto3 client from ``endpoint_url``, ``region``, ``addressing_style`` and ``ca_bundle``, each of them optional.
+    """A boto3 client from ``endpoint_url``, ``region``, ``addressing_style``, ``ca_bundle`` and ``proxy``, each of them optional.
 
     Without credentials boto3 uses its own: a profile, or the machine's role. While S3 throttles or fails, its
     calls wait for minutes; once ``stop`` is set they raise Stopped.
@@ -154,6 +154,7 @@ def _client(s3: dict, given: dict, connections: int):
             # See Retries.
             retries={"mode": "standard", "total_max_attempts": 1},
             max_pool_connections=connections,
+            proxies={"http": s3["proxy"], "https": s3["proxy"]} if s3.get("proxy") else None,
             # Every object is verified by its digest here; servers other than AWS do not all know the newer checksums.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
@@ -180,6 +181,8 @@ def explained(url: str, variable: str, s3: dict) -> Iterator[None]:
         if "WRONG_VERSION_NUMBER" in str(error):
             raise BadInput(f"S3 at {endpoint} speaks no TLS: write http:// in deeptrain_s3_endpoint_url") from error
         raise BadInput(f"S3 at {endpoint} has a certificate that is not trusted ({error}): set deeptrain_s3_ca_bundle to its authority's PEM file") from error
+    except botocore.exceptions.ProxyConnectionError as error:
+        raise JobError(f"The proxy for S3 does not answer ({error}): check deeptrain_s3_proxy") from error
     except _BROKEN as error:
         raise JobError(f"S3 at {endpoint} does not answer ({error}): check deeptrain_s3_endpoint_url") from error
     except botocore.exceptions.NoCredentialsError as error:

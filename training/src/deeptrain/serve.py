@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 
+from deeptrain.command import resolved
 from deeptrain.train import task_environment
 
 POLL_SECONDS = 0.2
@@ -50,7 +51,7 @@ def notify(state: str) -> None:
 
 def serve(command: list[str], environment: dict[str, str], address: tuple[str, int]) -> int:
     """Runs the command, forwards SIGTERM to it, and returns its exit status (128 + signal when killed)."""
-    process = subprocess.Popen(command, env=environment)
+    process = subprocess.Popen(resolved(command), env=environment)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, frame: process.send_signal(received))
     while process.poll() is None and not answers(address):

@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 from deeptrain import checkpoint, s3
+from deeptrain.command import resolved
 from deeptrain.export import read_metrics
 from deeptrain.hdfs import Hdfs
 from deeptrain.job import EXIT_BAD_INPUT, BadInput, Job, JobError, Outcome, Stopped
@@ -126,7 +127,7 @@ def supervise(job: Job, command: list[str], environment: dict[str, str], patienc
     ``servers`` tells people where to look then.
     """
     try:
-        process = subprocess.Popen(command, env=environment, start_new_session=True)
+        process = subprocess.Popen(resolved(command), env=environment, start_new_session=True)
     except OSError as error:
         raise BadInput(f"The training command cannot be run ({error}): check deeptrain_command, {command}") from error
     size, moved = _size(job.progress_file), time.monotonic()

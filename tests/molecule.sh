@@ -16,7 +16,7 @@ export PY_COLORS=0 NO_COLOR=1
 step() {
     local began=$SECONDS status=0
     echo "-- $1"
-    DEEPTRAIN_STAGES_FILE="$MOLECULE_STATE/$1.json" molecule "$1" --scenario-name site || status=$?
+    DEEPTRAIN_STAGES_FILE="$MOLECULE_STATE/$1.json" molecule "$1" || status=$?
     echo "-- $1 took $((SECONDS - began)) s"
     return "$status"
 }

@@ -40,6 +40,7 @@ notes:
   - The controller's Python must be 3.11 or newer, or have C(pip) or C(tomli).
 seealso:
   - module: ansible.builtin.pip
+  - module: deeptrain.cluster.python_environment
 """
 
 EXAMPLES = r"""
@@ -50,11 +51,10 @@ EXAMPLES = r"""
   register: wheel
 
 - name: Install the package
-  ansible.builtin.pip:
-    name: "{{ wheel.requirement }}"
-    virtualenv: /opt/deeptrain/venv
-  environment:
-    PIP_FIND_LINKS: /opt/deeptrain/wheels
+  deeptrain.cluster.python_environment:
+    path: /opt/deeptrain/venv
+    requirements: ["{{ wheel.requirement }}"]
+    find_links: /opt/deeptrain/wheels
 """
 
 RETURN = r"""

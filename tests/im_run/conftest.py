@@ -64,7 +64,7 @@ def nodes() -> Iterator[Cluster]:
         groups = ["ps=1", "chief=1", "worker=2", "s3=1"]
         subprocess.run([*NODES, "up", NAME, f"--inventory={inventory}", *(f"--group={group}" for group in groups)], check=True)
         environment = {**os.environ, "ANSIBLE_CONFIG": str(PROJECT / "tests/verify/ansible.cfg")}
-        for playbook in ("extensions/molecule/site/prepare.yml", "tests/im_run/ansible_host.yml"):
+        for playbook in ("extensions/molecule/default/prepare.yml", "tests/im_run/ansible_host.yml"):
             subprocess.run(
                 ["ansible-playbook", playbook, f"--inventory={inventory}", "--extra-vars=@tests/verify/vars.yml"],
                 cwd=PROJECT, env=environment, check=True,

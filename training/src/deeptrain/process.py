@@ -12,6 +12,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from deeptrain.command import resolved
+
 # Below DEEPTRAIN_CACHE_DIR: where a command's relative paths lead, and its HOME.
 WORK = "work"
 
@@ -28,7 +30,7 @@ class Command:
 
     def __init__(self, command: list[str], environment: dict[str, str]):
         cache_dir = environment.get("DEEPTRAIN_CACHE_DIR")
-        self.process = subprocess.Popen(command, env=environment, cwd=cache_dir and work_directory(cache_dir), start_new_session=True)
+        self.process = subprocess.Popen(resolved(command), env=environment, cwd=cache_dir and work_directory(cache_dir), start_new_session=True)
         self._signalled = False
 
     def terminate(self) -> None:

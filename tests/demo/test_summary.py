@@ -16,7 +16,7 @@ MANIFEST = {
     "version": 1,
     "run": "default",
     "model_uri": "s3://data/models/default/saved_model",
-    "events_url": "hdfs://ps-0:8020/user/deeptrain/runs/default/events",
+    "events_url": "s3://deeptrain/models/default/events",
     "files": [],
     "metrics": {
         "test_accuracy": 0.9012,
@@ -51,7 +51,7 @@ def test_program(bucket, s3_env, tmp_path, monkeypatch, capsys):
         "examples_per_second": 913.4,
         "stage_seconds": STAGES,
         "wall_seconds": 234.6,
-        "events_url": "hdfs://ps-0:8020/user/deeptrain/runs/default/events",
+        "events_url": "s3://deeptrain/models/default/events",
     }
     lines = capsys.readouterr().out
     assert "0.9012" in lines and "2400 steps, 14.3 steps/s, 913 examples/s" in lines

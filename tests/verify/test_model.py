@@ -40,6 +40,8 @@ def test_manifest_tells_every_object(cluster, manifest):
     assert others == {*found, "manifest.json"}
     assert {"metrics.json", "saved_model/saved_model.pb"} <= set(found)
     assert any(name.startswith("checkpoint/") for name in found)
+    assert any(name.startswith("events/") for name in found)
+    assert manifest["events_url"] == "s3://deeptrain/models/default/events"
     assert manifest["model_uri"] == "s3://deeptrain/models/default/saved_model"
     assert manifest["metrics"]["train_steps"] == 40
     data = cluster.sh(cluster.chief, "runuser --user deeptrain -- hdfs dfs -cat /user/deeptrain/data/_manifest.json | sha256sum")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -48,11 +49,11 @@ def digest(chunks: Iterable[bytes]) -> tuple[int, str]:
 class Archive:
     """The prefix of one run. Names are relative to it."""
 
-    def __init__(self, url: str, settings: dict, credentials: dict):
+    def __init__(self, url: str, settings: dict, credentials: dict, stop: threading.Event | None = None):
         self.url = url.rstrip("/")
         self.settings = settings
         self.bucket, self.prefix = s3.split_url(self.url, "deeptrain_export_url")
-        self.client = s3.connect(settings, credentials)
+        self.client = s3.connect(settings, credentials, stop=stop)
 
     def explained(self):
         return s3.explained(self.url, "deeptrain_export_url", self.settings)
@@ -106,8 +107,15 @@ class Archive:
                     file.write(chunk)
                     sha256.update(chunk)
             except s3.Changed as error:
-                raise Damaged(f"s3://{self.bucket}/{item.key} changed while it was downloaded: start again when nothing else writes there") from error
+                if not self._only_etag(error, item):
+                    raise Damaged(f"s3://{self.bucket}/{item.key} is damaged, or changed while it was downloaded: check what else writes there") from error
         return sha256.hexdigest()
+
+    def _only_etag(self, error: s3.Changed, item: s3.Object) -> bool:
+        """Whether all that is wrong is an ETag that looks like an MD5, on a server where it is none."""
+        if not isinstance(error, s3.Damaged) or error.__cause__ is not None:
+            return False
+        return not s3.etags_are_md5(self.client, self.bucket, (other for other in self.files().values() if other != item))
 
     def manifest(self) -> dict | None:
         """The manifest of the export, or of that which is about to replace it; refuses a document of something else."""

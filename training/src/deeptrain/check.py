@@ -42,6 +42,6 @@ def check(job: Job) -> Outcome:
     if job.settings.get("command") and not job.settings.get("replace"):
         known = read_identity(Path(job.settings["training_dir"])) if job.settings.get("training_dir") else Identity()
         identity = Identity({"command": job.settings["command"]}, known.training_id)
-        Archive(job.config["export"], settings, job.credentials("s3")).refuse_foreign(identity)
+        Archive(job.config["export"], settings, job.credentials("s3"), job.stop).refuse_foreign(identity)
     probe(client, job.config["export"], settings)
     return Outcome(changed=False, summary={"objects": len(objects), "bytes": sum(item.length for item in objects)})

@@ -65,7 +65,7 @@ class Export:
         self.job = job
         self.complete = partial is None
         self.source = partial or Path(job.config["source"])
-        self.archive = Archive(job.config["target"], job.config["s3"], job.credentials("s3"))
+        self.archive = Archive(job.config["target"], job.config["s3"], job.credentials("s3"), job.stop)
         self.url = self.archive.url
         self.identity = read_identity(Path(job.config["source"]).parent)
         self._before: dict[str, tuple[int, str]] = {}

@@ -29,7 +29,7 @@ class Resume:
         self.identity = Identity(configuration, self.before.training_id)
         self.archive = None
         if job.settings.get("export_url"):
-            self.archive = Archive(job.settings["export_url"], job.settings["s3"], job.credentials("s3"))
+            self.archive = Archive(job.settings["export_url"], job.settings["s3"], job.credentials("s3"), job.stop)
 
     def run(self) -> bool:
         """Refuses, or restores; returns whether the complete export was restored, so that there is nothing to train."""

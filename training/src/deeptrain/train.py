@@ -77,7 +77,7 @@ class CheckpointCopier:
         self.model = model
         self.directory = Hdfs(f"{model.url}/{checkpoint.DIRECTORY}")
         if self.url:
-            self.archive = Archive(self.url.removesuffix(f"/{checkpoint.DIRECTORY}"), job.settings["s3"], job.credentials("s3"))
+            self.archive = Archive(self.url.removesuffix(f"/{checkpoint.DIRECTORY}"), job.settings["s3"], job.credentials("s3"), job.stop)
         self._copied: dict[str, tuple[int, int]] = {}
         self._ended = threading.Event()
 
@@ -92,6 +92,8 @@ class CheckpointCopier:
         while not self._ended.wait(self.seconds):
             try:
                 self.copy()
+            except Stopped:
+                return
             except (JobError, OSError) as error:
                 # A checkpoint may be replaced by a newer one meanwhile.
                 print(f"The checkpoint is not copied to S3 this time: {error}", file=sys.stderr, flush=True)

@@ -26,6 +26,7 @@ import os, sys
 from pathlib import Path
 from deeptrain import checkpoint
 from deeptrain.hdfs import Hdfs
+Path(os.environ["DEEPTRAIN_CACHE_DIR"], "ran").touch()
 directory = Hdfs(os.environ["DEEPTRAIN_MODEL_URL"] + "/checkpoints")
 found = checkpoint.find(directory)
 first = int(found[0].rsplit("-", 1)[1]) if found else 0
@@ -229,7 +230,7 @@ def test_a_finished_training_is_not_repeated(make_chief):
     before = first.stored()
     second = make_chief()
     second.train("100")
-    # Its command would have gone from 100 to 200.
+    assert (first.directory / "cache" / "ran").exists() and not (second.directory / "cache" / "ran").exists()
     assert second.last() == "ckpt-100"
     assert second.model.status("_SUCCESS") is not None
     second.export()

@@ -58,7 +58,8 @@ def test_another_run_is_refused_while_one_trains(cluster, abandoned):
     try:
         before = cluster.unit("train", abandoned), cluster.servers()
         refused = cluster.play("train", **other)
-        assert refused.status != 0 and f"run {abandoned} is running" in refused.text() and f"deeptrain_run={abandoned}" in refused.text()
+        said = " ".join(refused.text().split())
+        assert refused.status != 0 and f"run {abandoned} is running" in said and f"deeptrain_run={abandoned}" in said
         assert refused.changed() == {}
         # Under the Infrastructure Manager a server's host does not see the chief.
         for role in ("tensorflow_ps", "tensorflow_worker"):

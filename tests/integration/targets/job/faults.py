@@ -160,12 +160,12 @@ def test_node_is_restarted():
 
 def test_node_is_restarted_with_its_role():
     """The node is restarted with no controller: a job with the role of the machine starts by itself."""
-    watch = Watch("role", 60, secret="", at_boot="true")
+    watch = Watch("boot", 60, secret="", at_boot="true")
     watch.wait_for("steps/s")
     watch.kill()
     subprocess.run(os.environ["JOB_RESTART"], shell=True, check=True)
-    again = Watch("role", 60, secret="", at_boot="true")
-    again.wait_for("test role: attached")
+    again = Watch("boot", 60, secret="", at_boot="true")
+    again.wait_for("test boot: attached")
     result = again.end()
     assert not result["changed"] and result["summary"]["first_step"] > 0, result
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The deeptrain.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The machines end when nobody watches any more, and the model is in S3 all the same. Runs last, for it takes the nodes down."""
+"""The machines end when their lease expires, and the model is in S3 all the same. Runs last, since it takes the nodes down."""
 
 from __future__ import annotations
 
@@ -21,8 +21,15 @@ from test_model import HERE, elsewhere
 # More than can be done while the test lasts.
 JOB = {"deeptrain_run": "ended", "deeptrain_training": {"train_steps": 100000, "train_batch_size": 32, "checkpoint_steps": 50}}
 STEP = r"train \w+: [1-9][0-9]*/[0-9]+ steps"
-# Long enough for a busy machine to go from one look of who watches to the next.
+# Long enough for a busy machine to go from one renewal to the next.
 HOURS = 0.05
+# Other tests' runs that were never exported would keep the machines.
+FORGET = """cd /
+hdfs() { runuser --user hdfs -- hdfs "$@" </dev/null; }
+hdfs dfsadmin -safemode wait
+hdfs dfs -ls -C /user/deeptrain/runs | grep --invert-match '/ended$' | xargs --no-run-if-empty runuser --user hdfs -- hdfs dfs -rm -r -f -skipTrash
+find /var/lib/deeptrain/runs -mindepth 1 -maxdepth 1 ! -name ended -exec rm --recursive {} +
+"""
 RADL = b"""
 description machines ()
 network net ()
@@ -76,7 +83,7 @@ def until(cluster) -> float:
 
 def test_model_is_in_s3_and_no_node_alive_without_controller_and_manager(cluster, im):
     infrastructure = im.create(RADL)
-    cluster.play("firewall", **deadline(im, infrastructure.id, HOURS, 150)).succeeded()
+    cluster.play("deadline", **deadline(im, infrastructure.id, HOURS, 150)).succeeded()
     for node in cluster.nodes:
         assert secrets_on_nodes.find(cluster, node, PASSWORD) == []
     controller = cluster.start("train", **JOB)
@@ -98,13 +105,45 @@ def test_model_is_in_s3_and_no_node_alive_without_controller_and_manager(cluster
     assert im.infrastructures() == [infrastructure.id]
 
 
-def test_manager_destroys_the_machines(cluster, im):
+def up(cluster) -> None:
     groups = [f"--group={group}={len(hosts)}" for group, hosts in cluster.groups.items()]
     nodes_tool(cluster, "up", f"--inventory={cluster.inventory}", *groups)
+
+
+def test_a_node_on_which_all_else_fails_ends(cluster):
+    up(cluster)
+    node = cluster.groups["worker"][-1]
+    nothing = {"deadline_home": "/opt/none", "runtime_python": "/opt/none/python"}
+    run = cluster.play("deadline", "--limit", node, deeptrain_deadline_hours=0.005, deadline_interval_seconds=5, **nothing)
+    assert run.status != 0
+    cluster.wait_until("the node is off", lambda: node not in running(cluster), 200)
+    assert running(cluster) == set(cluster.nodes) - {node}
+
+
+def test_no_word_of_a_deadline_leaves_it(cluster):
+    up(cluster)
+    cluster.play("deadline", deeptrain_deadline_hours=1, deadline_interval_seconds=10).succeeded()
+    watched = "stat --format=%Y /var/lib/deeptrain/deadline/watched"
+    before = int(cluster.sh(cluster.chief, watched))
+    cluster.play("deadline").succeeded()
+    assert cluster.sh(cluster.chief, "systemctl is-active deeptrain-deadline.timer").strip() == "active"
+    assert int(cluster.sh(cluster.chief, watched)) > before
+    # The job's user can write nothing there.
+    assert cluster.sh(cluster.chief, "stat --format=%U /var/lib/deeptrain/deadline /var/lib/deeptrain/deadline/*").split() == ["root"] * 5
+    cluster.play("deadline", deeptrain_deadline_hours=0).succeeded()
+    assert cluster.sh(cluster.chief, "systemctl is-active deeptrain-deadline.timer || true").strip() == "inactive"
+
+
+def test_manager_destroys_the_machines(cluster, im):
     (infrastructure,) = im.infrastructures()
     other = im.create(RADL.replace(b"machines", b"others"))
-    cluster.play("firewall", **deadline(im, infrastructure, HOURS / 5, 30)).succeeded()
-    cluster.wait_until("the Infrastructure Manager has destroyed them", lambda: infrastructure not in im.infrastructures(), 200)
+    refused = cluster.play("deadline", **deadline(im, "another", 1, 60))
+    assert refused.status != 0
+    assert "has no infrastructure another" in refused.text()
+    assert secrets_on_nodes.find(cluster, cluster.chief, PASSWORD) == []
+    cluster.sh(cluster.chief, FORGET)
+    cluster.play("deadline", **deadline(im, infrastructure, HOURS / 5, 60)).succeeded()
+    cluster.wait_until("the Infrastructure Manager has destroyed them", lambda: infrastructure not in im.infrastructures(), 300)
     assert im.infrastructures() == [other.id]
     # These are none that it could take away.
     print(f"all nodes are off {wait_until_off(cluster):.0f} s after they were destroyed")

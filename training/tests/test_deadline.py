@@ -367,6 +367,14 @@ def test_an_export_of_less_than_the_last_training_does_not_count(node, systemd, 
     assert not ended(chief)
 
 
+def test_a_checkpoint_that_was_exported_before_a_reboot_counts(node, systemd, memory):
+    chief = over(node("chief", grace_seconds=60))
+    trained(chief, status="failed")
+    armed(chief)("failed", manifest_uri="s3://b/m", complete=False)
+    memory.runs = {"first"}
+    assert ended(chief)
+
+
 def test_the_job_user_leads_root_nowhere(node, systemd, memory, tmp_path):
     chief = over(node())
     memory.runs = {"first"}

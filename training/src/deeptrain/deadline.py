@@ -411,7 +411,7 @@ class End:
             return {}
 
     def exported(self, run: str) -> bool:
-        """Whether a run is in S3, verified: exported by this end, or completely after its training's last success."""
+        """Whether a run is in S3, verified: exported by this end, or since its training's last end, and completely if that was a success."""
         export, train = self.result(run, "export"), self.result(run, "train")
         try:
             summary = export["summary"]
@@ -419,8 +419,9 @@ class End:
                 return False
             if export["started"] >= self.began:
                 return True
-            complete = export["status"] == "succeeded" and summary["complete"] is True
-            return complete and train["status"] == "succeeded" and train["finished"] <= export["started"]
+            done = train["status"] == "succeeded"
+            same = summary["complete"] is done and (export["status"] == "succeeded" or not done)
+            return same and train["finished"] <= export["started"]
         except (LookupError, TypeError):
             return False
 

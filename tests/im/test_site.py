@@ -25,6 +25,7 @@ CLUSTER = {
     "im_cluster_worker_count": 1,
     "im_cluster_node": {"image": "mock0://linux.for.ev.er/image1"},
     "deeptrain_transient": True,
+    "deeptrain_validate_remote": False,
     "deeptrain_data_url": "s3://bucket/data",
     "deeptrain_export_url": "s3://bucket/models",
     "deeptrain_s3_access_key_id": "key",
@@ -120,7 +121,7 @@ class Site:
         job.mkdir(parents=True)
         config = {
             "run": "default", "source": f"{self.directory}/runs/default/train/export", "target": "s3://bucket/models/default",
-            "s3": {"endpoint_url": "", "region": "us-east-1", "addressing_style": "auto", "ca_bundle": ""},
+            "s3": {"endpoint_url": "", "region": "us-east-1", "addressing_style": "auto", "ca_bundle": "", "proxy": ""},
         }  # fmt: skip
         (job / "config.json").write_text(json.dumps({"config": {**config, **changes}, "settings": {}}))
         result = {"status": status, "summary": {"complete": complete}, "started": 0, "finished": 1}
@@ -249,7 +250,11 @@ def test_a_starting_node_is_waited_for(site):
 
 @pytest.mark.parametrize("site", ["current"], indirect=True)
 def test_cloud_init_is_waited_for(site):
-    play = {"hosts": "chief", "gather_facts": False, "tasks": [{"ansible.builtin.include_role": {"name": "deeptrain.cluster.runtime", "tasks_from": "cloud_init"}}]}
+    play = {
+        "hosts": "chief",
+        "gather_facts": False,
+        "tasks": [{"ansible.builtin.include_role": {"name": "deeptrain.cluster.runtime", "tasks_from": "cloud_init"}}],
+    }
     program = site.directory / "cloud-init"
     for text, code in ("exit 1", 0), ("sleep 100", 2):
         program.write_text(f"#!/bin/sh\n{text}\n")

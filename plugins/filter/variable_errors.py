@@ -1,0 +1,104 @@
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filter deeptrain.cluster.variable_errors; its documentation is in variable_errors.yml."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import pathlib
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+
+import yaml
+from ansible.module_utils.common.validation import check_type_bool, check_type_int
+
+ROLES = pathlib.Path(__file__).parents[2] / "roles"
+# What playbooks and the topology read, and no role's option.
+OTHERS = {
+    "deeptrain_transient": {"type": "bool"},
+    "deeptrain_validate_remote": {"type": "bool"},
+    "deeptrain_training": {"type": "dict"},
+    "deeptrain_address": {"type": "str"},
+    "deeptrain_ports": {"type": "dict"},
+    "deeptrain_hdfs_port": {"type": "int"},
+    "deeptrain_hdfs_http_port": {"type": "int"},
+}
+SHARED = re.compile(r"\bdeeptrain_[a-z0-9_]+")
+# A default that is another variable's value: that variable has the option's type.
+PASSED_ON = re.compile(r"\{\{ (deeptrain_[a-z0-9_]+) \| default\(")
+SIMILAR = 0.9
+
+
+def options(roles=ROLES):
+    """Return all variables of the roles, and those shared by them, with their specs."""
+    found = dict(OTHERS)
+    for file in sorted(roles.glob("*/meta/argument_specs.yml")):
+        text = file.read_text(encoding="utf-8")
+        for name in SHARED.findall(text):
+            found.setdefault(name, {})
+        for entry in yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))["argument_specs"].values():
+            for name, option in (entry.get("options") or {}).items():
+                found[name] = option
+                defaults = option.get("default")
+                for default in defaults.values() if isinstance(defaults, dict) else [defaults]:
+                    passed = PASSED_ON.match(default) if isinstance(default, str) else None
+                    if passed and not found[passed[1]]:
+                        found[passed[1]] = {"type": "str"} if isinstance(defaults, dict) else {**option, "no_log": option.get("no_log", False)}
+    return found
+
+
+def _is_list(value):
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def _error(name, value, option):
+    """Return what is wrong with a variable's value, or None."""
+    wanted = option.get("type", "raw")
+    if wanted == "list" and not _is_list(value):
+        if not isinstance(value, str) or option.get("elements", "str") == "dict" or option.get("no_log"):
+            return f"{name} is {type(value).__name__}, not a list: write it as a list"
+        try:
+            words = shlex.split(value)
+        except ValueError:
+            words = [value]
+        extra = shlex.quote(json.dumps({name: words}))
+        return f"{name} is the text {value!r}, not a list: write {name}: {json.dumps(words)}, or on the command line -e {extra}"
+    if wanted == "dict" and not isinstance(value, Mapping):
+        return f"{name} is {type(value).__name__}, not a dictionary: write {name}: {{KEY: VALUE}}, on the command line as JSON"
+    if wanted in ("str", "path") and (isinstance(value, Mapping) or _is_list(value)):
+        return f"{name} is {type(value).__name__}: write it as text"
+    check = {"bool": check_type_bool, "int": check_type_int}.get(wanted)
+    if check:
+        try:
+            check(value)
+        except (TypeError, ValueError):
+            return f"{name} is {value!r}: write {'true or false' if wanted == 'bool' else 'a whole number'}"
+    if option.get("choices") and str(value) not in map(str, option["choices"]):
+        return f"{name} is {value!r}: use one of {', '.join(map(str, option['choices']))}"
+    return None
+
+
+def variable_errors(variables, roles=ROLES):
+    """Return what is wrong with the names and types of variables, a message each."""
+    known = options(pathlib.Path(roles))
+    errors = []
+    for name, value in sorted(variables.items()):
+        if name in known:
+            error = None if value is None else _error(name, value, known[name])
+        else:
+            similar = difflib.get_close_matches(name, known, 1, SIMILAR)
+            error = f"{name} is no variable of this collection: write {similar[0]}" if similar else None
+        if error:
+            errors.append(error)
+    return errors
+
+
+class FilterModule:
+    """The filter, by its name."""
+
+    def filters(self):
+        """Return the filters of this file."""
+        return {"variable_errors": variable_errors}

@@ -1,0 +1,101 @@
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is refused before a machine is made, and on a node before anything is installed."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+import urllib.request
+
+import pytest
+from conftest import PROJECT, SECRET
+from infrastructure_manager import free_port
+from test_site import Site
+
+
+@pytest.fixture
+def site(server, tmp_path) -> Site:
+    made = Site(server, tmp_path, PROJECT / ".venv/bin")
+    made.environment["XDG_CACHE_HOME"] = str(tmp_path / "cache")
+    return made
+
+
+def said(done: subprocess.CompletedProcess) -> str:
+    return " ".join((done.stdout + done.stderr).split())
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"deeptrain_command": "python x.py"}, 'write deeptrain_command: ["python", "x.py"]'),
+        ({"deeptrain_export_ulr": "s3://bucket/models"}, "write deeptrain_export_url"),
+        ({"deeptrain_run": "Not/Right"}, "deeptrain_run is 'Not/Right'"),
+        ({"deeptrain_data_url": "/data"}, "deeptrain_data_url is '/data'"),
+        ({"hadoop_archive": "/nowhere.tar.gz", "deeptrain_validate_remote": True}, "is no file on this controller"),
+        ({"hadoop_archive_checksum": "", "hadoop_archive": __file__, "deeptrain_validate_remote": True}, "hadoop_archive_checksum is ''"),
+        ({"hadoop_archive": "http://127.0.0.1:9/x", "deeptrain_validate_remote": True}, "hadoop_archive http://127.0.0.1:9/x cannot be fetched"),
+    ],
+    ids=["list", "name", "run", "url", "file", "checksum", "archive"],
+)
+def test_refused_before_a_machine_is_made(site, modules, variables, words):
+    done = site.run(PROJECT / "playbooks/site.yml", "inventories/im", **variables)
+    assert done.returncode != 0 and words in said(done), done.stdout + done.stderr
+    assert modules.all() == {}
+
+
+@pytest.fixture
+def bucket():
+    """Return the URL of an S3 server that has one bucket with one object."""
+    url = f"http://127.0.0.1:{free_port()}"
+    server = subprocess.Popen(
+        [PROJECT / ".cache/venv-moto/bin/moto_server", "--port", url.rpartition(":")[2]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    end = time.monotonic() + 120
+    try:
+        for name in ("bucket", "bucket/data/a"):
+            while True:
+                try:
+                    opener.open(urllib.request.Request(f"{url}/{name}", b"x" if "/" in name else None, method="PUT"), timeout=10).close()
+                    break
+                except OSError:
+                    assert server.poll() is None and time.monotonic() < end, "the S3 server does not answer"
+                    time.sleep(0.1)
+        yield url
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def test_s3_is_validated_with_the_code_of_the_nodes(site, modules, bucket):
+    variables = {
+        "hadoop_archive": __file__,
+        "deeptrain_validate_remote": True,
+        "deeptrain_s3_endpoint_url": bucket,
+        "deeptrain_s3_addressing_style": "path",
+        "deeptrain_s3_secret_access_key": SECRET,
+    }
+    done = site.run(PROJECT / "playbooks/validate.yml", "inventories/im", **variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    refused = site.run(PROJECT / "playbooks/site.yml", "inventories/im", **variables, deeptrain_export_url="s3://missing/models")
+    assert refused.returncode != 0 and "the bucket of deeptrain_export_url" in said(refused), refused.stdout + refused.stderr
+    assert SECRET not in said(done) + said(refused)
+    assert modules.all() == {}
+    skipped = site.run(
+        PROJECT / "playbooks/validate.yml", "inventories/im", **variables | {"deeptrain_s3_secret_access_key": "", "deeptrain_s3_access_key_id": ""}
+    )
+    assert skipped.returncode == 0 and "so the nodes use their own" in said(skipped), skipped.stdout
+
+
+def test_a_processor_without_avx(site):
+    (site.directory / "grep").write_text("#!/bin/sh\necho 0\nexit 1\n")
+    (site.directory / "grep").chmod(0o755)
+    done = site.run(PROJECT / "playbooks/preflight.yml", site.inventory())
+    assert done.returncode != 0 and "has no AVX" in said(done), done.stdout
+
+
+def test_a_disk_too_small_for_the_wheel_with_cuda(site):
+    done = site.run(PROJECT / "playbooks/preflight.yml", site.inventory(), tensorflow_wheel="gpu", preflight_min_disk_mib=1, preflight_gpu_disk_mib=10**9)
+    assert done.returncode != 0 and "lower preflight_min_disk_mib or preflight_gpu_disk_mib" in said(done), done.stdout

@@ -1,0 +1,68 @@
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+from ansible_collections.deeptrain.cluster.plugins.filter.variable_errors import options, variable_errors
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("deeptrain_command", ["python", "x.py"]),
+        ("deeptrain_command", ("python", "x.py")),
+        ("deeptrain_training", {"train_steps": 1}),
+        ("deeptrain_ssh_sources", []),
+        ("deeptrain_transient", "yes"),
+        ("deeptrain_run", 7),
+        ("hadoop_replication", "2"),
+        ("hadoop_archive", None),
+        ("tensorflow_wheel", "cpu"),
+        ("deeptrain_of_another_project", "x"),
+    ],
+)
+def test_right(name, value):
+    assert variable_errors({name: value}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("deeptrain_command", "python x.py", 'write deeptrain_command: ["python", "x.py"]'),
+        ("deeptrain_command", "python 'my file.py", "not a list"),
+        ("deeptrain_ssh_sources", "10.0.0.0/8", 'write deeptrain_ssh_sources: ["10.0.0.0/8"]'),
+        ("hadoop_data_dirs", "/data", 'write hadoop_data_dirs: ["/data"]'),
+        ("firewall_ssh_ports", 22, "not a list"),
+        ("deeptrain_training", "train_steps=5", "not a dictionary"),
+        ("deeptrain_transient", "of course", "true or false"),
+        ("hadoop_replication", "two", "a whole number"),
+        ("deeptrain_data_url", ["s3://bucket/data"], "write it as text"),
+        ("deeptrain_s3_endpoint_url", {"url": "x"}, "write it as text"),
+        ("im_cluster_way", "pull", "use one of"),
+        ("deeptrain_export_ulr", "s3://bucket/models", "write deeptrain_export_url"),
+        ("im_cluster_worker_cuont", 2, "write im_cluster_worker_count"),
+    ],
+)
+def test_wrong(name, value, words):
+    (error,) = variable_errors({name: value})
+    assert words in error
+
+
+def test_the_fix_for_the_command_line_gives_the_list():
+    (error,) = variable_errors({"deeptrain_command": "python 'my file.py'"})
+    assert shlex.split(error.rpartition("-e ")[2]) == ['{"deeptrain_command": ["python", "my file.py"]}']
+
+
+def test_no_value_of_a_credential_is_shown():
+    assert "word" not in "".join(variable_errors({"deeptrain_s3_secret_access_key": ["word"], "deadline_im_credentials": "word"}))
+
+
+def test_every_list_of_a_role_is_known():
+    lists = [name for name, option in options().items() if option.get("type") == "list"]
+    assert len(lists) > 10
+    for name in lists:
+        assert len(variable_errors({name: "a b"})) == 1, name

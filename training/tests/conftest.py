@@ -202,10 +202,14 @@ class Cluster:
     def lose_blocks(self, length: int) -> None:
         """Removes all copies of the blocks of a length, and waits until the NameNode knows."""
         before = self.jmx("FSNamesystem")["MissingBlocks"]
-        blocks = self.directory.glob("data*/current/BP*/current/finalized/**/blk_*[0-9]")
-        lost = [file for file in blocks if file.stat().st_size == length]
-        assert len(lost) == 2
-        for file in lost:
+
+        def copies() -> list[Path]:
+            blocks = self.directory.glob("data*/current/BP*/current/finalized/**/blk_*[0-9]")
+            return [file for file in blocks if file.stat().st_size == length]
+
+        # Those of a file that was replaced are removed a little later.
+        wait_until(lambda: len(copies()) == 2, 60, "two copies of the block are on the disks")
+        for file in copies():
             file.unlink()
         wait_until(lambda: self.jmx("FSNamesystem")["MissingBlocks"] > before, 60, "the NameNode misses the block")
 

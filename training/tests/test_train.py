@@ -22,6 +22,7 @@ import pytest
 from conftest import free_port, wait_until
 
 from deeptrain import caches
+from deeptrain import serve as serving
 from deeptrain import train as training
 from deeptrain.checkpoint import last_checkpoint
 from deeptrain.fetch import fetch, share
@@ -487,6 +488,25 @@ def test_a_server_is_ready_when_its_port_answers(tmp_path, monkeypatch):
         assert serve([sys.executable, "-c", program], dict(os.environ), ("127.0.0.1", port)) == 0
         assert time.monotonic() - began > 1
         assert systemd.recv(1000).startswith(b"READY=1")
+
+
+def test_a_server_that_fills_its_cache_gets_more_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(serving, "FILES_SECONDS", 0.2)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(60)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        environment = {**os.environ, "DEEPTRAIN_CACHE_DIR": str(tmp_path / "cache")}
+        program = "import time; from pathlib import Path\nwhile not Path('../../end').exists(): Path('shard').write_text(str(time.time())); time.sleep(0.05)"
+        worker = threading.Thread(target=serving.serve, args=([sys.executable, "-c", program], environment, ("127.0.0.1", 9)))
+        monkeypatch.setattr(serving.signal, "signal", lambda *arguments: None)
+        worker.start()
+        try:
+            for _message in range(3):
+                assert systemd.recv(1000).startswith(b"EXTEND_TIMEOUT_USEC=120000000")
+        finally:
+            (tmp_path / "end").touch()
+            worker.join()
 
 
 def test_a_server_that_fails_is_never_ready(tmp_path, monkeypatch):

@@ -19,7 +19,8 @@ FILES_SECONDS = 15.0
 TAIL_BYTES = 64 * 1024
 
 
-def _local_files(directories: Iterable[Path]) -> frozenset:
+def local_files(directories: Iterable[Path]) -> frozenset:
+    """All files below the directories, each with its size and its time of modification."""
     found = []
     for directory in directories:
         for parent, _directories, names in os.walk(directory):
@@ -58,7 +59,7 @@ class Activity:
         except (JobError, OSError):
             # HDFS that does not answer is neither progress nor the lack of it.
             pass
-        self._files = (_local_files(self._directories), self._remote)
+        self._files = (local_files(self._directories), self._remote)
         self._listed = time.monotonic()
 
     def _current(self) -> tuple:

@@ -18,11 +18,14 @@ import time
 from pathlib import Path
 
 from deeptrain import caches
+from deeptrain.activity import local_files
 from deeptrain.process import Command
 from deeptrain.servers import answers, task_address
 from deeptrain.train import task_environment
 
 POLL_SECONDS = 0.2
+# While a server fills its cache, systemd grants it so much more time to start, checked so often.
+EXTENSION_SECONDS, FILES_SECONDS = 120, 15.0
 
 
 def notify(state: str) -> None:
@@ -42,8 +45,14 @@ def serve(command: list[str], environment: dict[str, str], address: tuple[str, i
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, frame: server.terminate())
     process = server.process
+    cache, listed = None, time.monotonic()
     while process.poll() is None and not answers(address):
         time.sleep(POLL_SECONDS)
+        if "DEEPTRAIN_CACHE_DIR" in environment and time.monotonic() - listed > FILES_SECONDS:
+            files = local_files([Path(environment["DEEPTRAIN_CACHE_DIR"])])
+            if files != cache:
+                notify(f"EXTEND_TIMEOUT_USEC={EXTENSION_SECONDS * 1_000_000}\nSTATUS=Fills its cache")
+            cache, listed = files, time.monotonic()
     if process.poll() is None:
         notify(f"READY=1\nSTATUS=Answers on {address[0]}:{address[1]}")
     process.wait()

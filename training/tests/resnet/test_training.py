@@ -267,7 +267,7 @@ def test_examples_in_memory_or_on_disk(run, cache, tmp_path):
     batches = iter(data.train_batches(tf.data.Dataset.from_tensor_slices(copies), run.options("--cache", cache), (32, 32, 3)))
     next(batches)
     for copy in copies:
-        Path(copy).write_bytes(b"changed")
+        Path(copy).write_bytes(b"changed" * 10)
     if cache == "none":
         with pytest.raises(tf.errors.DataLossError):
             for _batch in range(100):

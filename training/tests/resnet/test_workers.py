@@ -25,7 +25,7 @@ def server():
         yield f"127.0.0.1:{sock.getsockname()[1]}"
 
 
-def until(condition, what: str, log=lambda: "", seconds: float = 240):
+def until(condition, what: str, log=lambda: "", seconds: float = 600):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"{what}\n{log()}"
@@ -133,5 +133,5 @@ def test_a_lost_workers_shards_go_to_the_others(hdfs_processes, tmp_path):
     lost.kill()
     steps = hdfs_processes.steps() + 20
     chief = hdfs_processes.start("chief", 0, *arguments, "--train-steps", str(steps))
-    assert chief.wait(240) == 0, log()
+    assert chief.wait(600) == 0, log()
     assert shards(0) == everything

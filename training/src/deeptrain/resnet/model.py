@@ -100,20 +100,6 @@ class Trainer:
                 "use the same num_layers (deeptrain_training) and the same kind of data, or another deeptrain_run"
             )
 
-    def finite(self) -> bool:
-        """Whether all that a checkpoint holds is numbers."""
-
-        @tf.function
-        def run():
-            flags = []
-            for variable in [weight.value for weight in self.model.weights] + self.slots:
-                # On its parameter server: only the answer travels.
-                with tf.device(variable.device):
-                    flags.append(tf.reduce_all(tf.math.is_finite(variable)))
-            return tf.reduce_all(tf.stack(flags))
-
-        return bool(run())
-
     def update(self, images, labels, rate):
         """One step of gradient descent; returns the mean cross-entropy."""
         with tf.GradientTape() as tape:

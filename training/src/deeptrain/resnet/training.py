@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from deeptrain.checkpoint import INDEX, PACKED_MODEL
@@ -29,6 +30,13 @@ EVENTS_SECONDS = 10
 POLL_SECONDS = 1.0
 # What the calls under way get to finish when the training is stopped.
 DRAIN_SECONDS = 60.0
+
+
+def holds_numbers(checkpoint: str) -> bool:
+    """Whether a checkpoint holds neither NaN nor infinity. Losses say it later: updates of other workers are saved before their losses arrive."""
+    reader = tf.train.load_checkpoint(checkpoint)
+    types = reader.get_variable_to_dtype_map()
+    return all(np.isfinite(reader.get_tensor(name)).all() for name, kind in types.items() if kind.is_floating)
 
 
 def discard(checkpoints: list[str]) -> str | None:
@@ -93,9 +101,8 @@ def train(options: Options, executor: SingleProcess | Cluster, cache: Path, file
         with progress.during("save"):
             mirror.hold()
             trainer.step.assign(step)
-            manager.save(checkpoint_number=step, options=io)
-            # After it, since other workers' updates arrive meanwhile; what is no number stays so.
-            if options.nan_loss == "stop" and not trainer.finite():
+            path = manager.save(checkpoint_number=step, options=io)
+            if options.nan_loss == "stop" and not holds_numbers(path):
                 good = discard(manager.checkpoints)
                 mirror.push()
                 mirror.close()

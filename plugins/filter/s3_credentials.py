@@ -18,10 +18,10 @@ def s3_credentials(environment, access_key_id=None, secret_access_key=None, sess
     # A session token is valid with the keys that it was issued with alone.
     if session_token is None and any(key is not None for key in keys):
         session_token = ""
-    given = zip((*keys, session_token), environment)
+    given = zip((*keys, session_token), environment, strict=True)
     # str() decrypts a vaulted value.
     values = [str(default if value is None else value) for value, default in given]
-    return dict(zip(("aws_access_key_id", "aws_secret_access_key", "aws_session_token"), values))
+    return dict(zip(("aws_access_key_id", "aws_secret_access_key", "aws_session_token"), values, strict=True))
 
 
 class FilterModule:

@@ -6,11 +6,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
+from ansible import constants as C
 from ansible.errors import AnsibleFilterError, AnsibleUndefinedVariable
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
+from ansible.vars.hostvars import HostVars
+from ansible.vars.manager import VariableManager
 from ansible_collections.deeptrain.cluster.plugins.filter.topology import (
     FilterModule,
     topology,
 )
+from ansible_collections.deeptrain.cluster.plugins.module_utils import topology as pure
 from jinja2 import StrictUndefined
 
 GROUPS = {"ps": ["p"], "chief": ["c"], "worker": ["w"], "ungrouped": []}
@@ -95,3 +101,55 @@ def test_mistakes_in_groups_are_filter_errors():
 def test_hostvars_must_be_given():
     with pytest.raises(AnsibleFilterError, match="must be hostvars"):
         topology(GROUPS, "p")
+
+
+@pytest.fixture
+def inventory(tmp_path, monkeypatch):
+    """Return a function that gives groups and hostvars as Ansible has them, of an inventory in which one host's variables are given."""
+    monkeypatch.setattr(C, "DEFAULT_LOCAL_TMP", str(tmp_path))
+
+    def read(worker):
+        file = tmp_path / "hosts.ini"
+        file.write_text(
+            "\n".join(f"[{group}]\n{host}" for group, host in (("ps", "p deeptrain_address=10.0.0.1"), ("chief", "c deeptrain_address=10.0.0.2")))
+            + f"\n[worker]\nw {worker}\n"
+        )
+        loader = DataLoader()
+        manager = InventoryManager(loader=loader, sources=[str(file)])
+        return manager.get_groups_dict(), HostVars(manager, VariableManager(loader=loader, inventory=manager), loader)
+
+    return read
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """Return a list with an item for each time that the topology is computed."""
+    calls = []
+    compute = pure.topology
+    monkeypatch.setattr(pure, "topology", lambda *arguments: calls.append(None) or compute(*arguments))
+    return calls
+
+
+def test_it_is_computed_once_while_nothing_changes(inventory, computed):
+    groups, variables = inventory("deeptrain_address=10.0.0.3")
+    first = topology(groups, variables)
+    assert topology(groups, variables) == first and len(computed) == 1
+    assert topology(groups, variables, {"worker": 5000})["cluster"]["worker"] == ["10.0.0.3:5000"]
+    # Another process, or a later play.
+    assert topology(*inventory("deeptrain_address=10.0.0.3")) == first and len(computed) == 2
+    assert topology(*inventory("deeptrain_address=10.0.0.4"))["cluster"]["worker"] == ["10.0.0.4:2224"]
+
+
+def test_it_is_computed_again_when_a_host_gets_a_fact(inventory):
+    groups, variables = inventory("deeptrain_address=10.0.0.3")
+    assert topology(groups, variables)["cluster"]["worker"] == ["10.0.0.3:2224"]
+    variables._variable_manager.set_nonpersistent_facts("w", {"deeptrain_address": "10.0.0.5"})
+    assert topology(groups, variables)["cluster"]["worker"] == ["10.0.0.5:2224"]
+
+
+def test_it_is_computed_each_time_when_a_template_is_read(inventory, computed):
+    groups, variables = inventory("deeptrain_address='{{ mine }}'")
+    for address in ("10.0.0.6", "10.0.0.7"):
+        variables._variable_manager.set_nonpersistent_facts("w", {"mine": address})
+        assert topology(groups, variables)["cluster"]["worker"] == [f"{address}:2224"]
+    assert len(computed) == 2

@@ -17,7 +17,8 @@ def test_second_run_is_short(cluster):
     first, second = (json.loads((cluster.state / f"{name}.json").read_text()) for name in ("converge", "idempotence"))
     share = sum(second.values()) / sum(first.values())
     print(f"first run {first}, second run {second}: {share:.3f} of the first's time, 1/{1 / share:.1f}")
-    assert list(first) == list(second) == ["deploy", "deadline", "preflight", "firewall", "hdfs", "data", "train", "export", "destroy"]
+    stages = ["validate", "deploy", "connect", "deadline", "preflight", "firewall", "hdfs", "data", "train", "export", "verify", "destroy"]
+    assert list(first) == list(second) == stages
     assert share <= SECOND_RUN_SHARE
 
 

@@ -26,6 +26,8 @@ options:
   auth_file:
     description:
       - An auth file of the Infrastructure Manager, on the machine that the call is made from. Others should not be able to read it.
+      - It has the syntax of the Infrastructure Manager's client. C(file(PATH)) is replaced by the content of the file, and C(command(PROGRAM ARGUMENTS))
+        by what the program writes, which is run without a shell at each reading, and again when the server refuses a token that has expired.
       - The environment's E(IM_AUTH_FILE) where it is not given.
     type: path
   validate_certs:
@@ -39,6 +41,12 @@ options:
     description: How long one call may take, in seconds.
     type: int
     default: 30
+  unavailable_timeout:
+    description:
+      - How long, in seconds, a call is retried while the Infrastructure Manager is unavailable, and the outcome is checked of a call whose answer was lost.
+      - The first call of a task is not retried.
+    type: int
+    default: 300
 """
 
     # Together with the above: where a plugin's options come from, which a module is told by its arguments.

@@ -13,11 +13,17 @@ from ansible.errors import AnsibleFilterError
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
+def _plain(value):
+    """Return a value; the text of one from a vault, for which ansible-core has a type of its own before 2.19."""
+    return str(value) if getattr(value, "__ENCRYPTED__", False) else value
+
+
 def _text(name, value):
-    """Return one value of an option as the program is to read it."""
+    """Return one value of an option as the program is to read it. It may be a secret, so no message has it."""
+    value = _plain(value)
     if not isinstance(value, (str, int, float)) or isinstance(value, bool):
         raise AnsibleFilterError(
-            f"option {name} has the value {value!r}: use a text, a number, true, false, null, or a list of texts and numbers"
+            f"option {name} has a value that is no argument: use a text, a number, true, false, null, or a list of texts and numbers"
         )
     return str(value)
 
@@ -28,7 +34,7 @@ def _joined(name, values):
     for text in texts:
         if "," in text:
             raise AnsibleFilterError(
-                f"option {name} has an item with a comma, {text!r}: items of a list are joined by commas"
+                f"option {name} has an item with a comma: items of a list are joined by commas"
             )
     return ",".join(texts)
 
@@ -36,7 +42,7 @@ def _joined(name, values):
 def program_options(options):
     """Return a dictionary of options as a program's command-line arguments."""
     if not isinstance(options, Mapping):
-        raise AnsibleFilterError(f"program_options takes a dictionary of options, not {options!r}")
+        raise AnsibleFilterError("program_options takes a dictionary of options, such as {train_steps: 100}")
     arguments = []
     seen = {}
     for name, value in options.items():
@@ -46,6 +52,7 @@ def program_options(options):
         if option in seen:
             raise AnsibleFilterError(f"{seen[option]} and {name} are the same option: leave one of them out")
         seen[option] = name
+        value = _plain(value)
         if value is None:
             continue
         if isinstance(value, bool):

@@ -101,12 +101,12 @@ from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.display import Display
 from ansible.utils.unsafe_proxy import wrap_var
-from ansible_collections.deeptrain.cluster.plugins.module_utils.im import Gone, ImError, client, only, radl_name, radl_public_systems
+from ansible_collections.deeptrain.cluster.plugins.module_utils.im import Gone, ImError, client, radl_name, radl_public_systems
 
 display = Display()
 
 SUFFIXES = ("im.yml", "im.yaml")
-CLIENT = ("url", "auth", "auth_file", "validate_certs", "ca_path", "timeout")
+CLIENT = ("url", "auth", "auth_file", "validate_certs", "ca_path", "timeout", "unavailable_timeout")
 SECRETS = ("password", "private_key")
 # A jump host's sshd turns some away when many come at once.
 RETRIES = 3
@@ -173,9 +173,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         wanted, name = self.get_option("infrastructure_id"), self.get_option("name")
         if wanted and name:
             raise ImError("infrastructure_id and name are both given: leave one of them out")
-        found = im.find(name) if name else im.infrastructures()
-        if name:
-            only(found, name)
+        found = list(filter(None, [im.find_one(name)])) if name else im.infrastructures()
         for infrastructure in found:
             # It becomes a directory's name.
             if not re.fullmatch(r"\w[\w.-]*", infrastructure):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import ipaddress
 import json
@@ -14,7 +15,9 @@ import re
 import socket
 import ssl
 import stat
+import subprocess
 import time
+import uuid
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode, urlsplit
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_opener
@@ -35,8 +38,14 @@ _SECRET_LENGTH = 4
 # Of a server's words.
 _WORDS = 2000
 
-# How long one looks again at a new infrastructure, which is listed some milliseconds before it has its name.
-_NAME_PAUSES = (0.2, 0.5, 1, 0)
+# Between the polls of a new infrastructure, which is listed some milliseconds before it has its name.
+_NAME_PAUSES = (0.2, 0.5, 1, 2, 0)
+# Statuses by which a proxy says that the server behind it is not available, or not in time.
+_UNAVAILABLE = (502, 503, 504)
+# Pauses between the retries of a call to a server that is not available.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5
+# How long a command in an auth file may take, and how much of its errors is shown.
+_COMMAND_SECONDS, _COMMAND_ERROR = 60, 300
 
 # What in a RADL may hold words of any kind: strings, comments and playbooks.
 _QUOTED = re.compile(r"'(?:[^\\']|\\.)*'|#[^\n]*|@begin.*?@end", re.DOTALL)
@@ -62,13 +71,14 @@ class ImError(Exception):
     """A call failed; the message has the Infrastructure Manager's own words and the fix.
 
     `code` is the HTTP status, or None where no answer came. `lost` says that the call may have been carried out
-    all the same.
+    all the same, `unavailable` that the server may answer later.
     """
 
-    def __init__(self, message, code=None, lost=False):
+    def __init__(self, message, code=None, lost=False, unavailable=False):
         super().__init__(message)
         self.code = code
         self.lost = lost
+        self.unavailable = unavailable
 
     @property
     def passing(self):
@@ -80,11 +90,13 @@ class Gone(ImError):
     """There is no such infrastructure or VM, or not any more."""
 
 
-def only(found, name):
-    """Return the one id of a name's; None when there is none, ImError when there are two."""
-    if len(found) > 1:
-        raise ImError(f"{len(found)} infrastructures are named {name}: {', '.join(found)}. Say which one by infrastructure_id")
-    return found[0] if found else None
+def _age(infrastructure):
+    """Return a key that sorts ids by the time of their creation, which the server writes into them."""
+    try:
+        of = uuid.UUID(infrastructure)
+    except ValueError:
+        return 0, infrastructure
+    return of.time if of.version == 1 else 0, infrastructure
 
 
 def authorization(entries):
@@ -94,10 +106,13 @@ def authorization(entries):
     for number, entry in enumerate(entries, 1):
         if not entry.get("type"):
             raise ImError(f"entry {number} of auth has no type: give it one, such as InfrastructureManager or OpenStack")
+    if len(entries) == 1 and entries[0]["type"] == "Bearer" and re.fullmatch(r"[!-~]+", str(entries[0].get("token"))):
+        return f"Bearer {entries[0]['token']}"
     own = [entry for entry in entries if entry["type"] == "InfrastructureManager"]
     if not any(entry.get("token") or (entry.get("username") and entry.get("password")) for entry in own):
         raise ImError("auth has no entry of type InfrastructureManager with username and password, or with a token: add one")
-    return "\\n".join("; ".join(f"{key} = {_quoted(key, str(value))}" for key, value in entry.items() if value is not None) for entry in entries)
+    lines = (_with_google_key(entry).items() for entry in entries)
+    return "\\n".join("; ".join(f"{key} = {_quoted(key, str(value))}" for key, value in line if value is not None) for line in lines)
 
 
 def _quoted(key, value):
@@ -118,31 +133,43 @@ def _quoted(key, value):
 
 
 def parse_auth_file(text):
-    """Return the entries of the Infrastructure Manager's auth file, lines of `key = value; …` or JSON."""
+    """Return the entries of the Infrastructure Manager's auth file: lines of `key = value; …`, JSON, or `Bearer TOKEN`.
+
+    As its client does it, a value `command(PROGRAM ARGUMENTS)` is replaced by what the program writes, and `file(PATH)` by the file's content.
+    """
     try:
         entries = json.loads(text)
     except ValueError:
         entries = None
     if isinstance(entries, list):
-        return entries
-    entries = []
-    for number, line in enumerate(text.splitlines(), 1):
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
-        entry = {}
-        for token in _split(line, ";"):
-            if not token.strip():
-                continue
-            key, separator, value = token.partition("=")
-            if not separator:
-                what = f"line {number} of the auth file has '{key.strip()[:12]}…' without a value"
-                raise ImError(f"{what}: write 'key = value', and put a value with ; into quotes")
-            entry[key.strip()] = _file_content("".join(_split(value.strip(), None)), number)
-        if "type" not in entry:
-            raise ImError(f"line {number} of the auth file has no type: add 'type = …', such as InfrastructureManager or OpenStack")
-        entries.append(entry)
+        where = "entry {} of the auth file"
+        entries = [
+            {key: _value(str(value), where.format(number)) for key, value in entry.items() if value is not None} if isinstance(entry, dict) else entry
+            for number, entry in enumerate(entries, 1)
+        ]
+    else:
+        entries = [_line(line.strip(), f"line {number} of the auth file") for number, line in enumerate(text.splitlines(), 1)]
+        entries = [entry for entry in entries if entry]
     return entries
+
+
+def _line(line, where):
+    """Return the entry of a line; an empty one of a comment."""
+    entry = {}
+    if line.startswith("Bearer "):
+        return {"type": "Bearer", "token": _value("".join(_split(line.removeprefix("Bearer ").strip(), None)), where)}
+    for part in _split(line, ";") if not line.startswith("#") else ():
+        if not part.strip():
+            continue
+        key, separator, value = part.partition("=")
+        if not separator:
+            raise ImError(f"{where} has '{key.strip()[:12]}…' without a value: write 'key = value', and put a value with ; into quotes")
+        # A new line is written with one backslash for the client, and with two for the server.
+        value = re.sub(r"\\{1,2}n", "\n", "".join(_split(value.strip(), None)))
+        entry[key.strip()] = _value(value, where)
+    if entry and "type" not in entry:
+        raise ImError(f"{where} has no type: add 'type = …', such as InfrastructureManager or OpenStack")
+    return entry
 
 
 def _split(text, separator):
@@ -160,16 +187,49 @@ def _split(text, separator):
     return [*parts, part]
 
 
-def _file_content(value, number):
-    """Return a value, or what is in the file that `file(PATH)` names."""
-    match = re.fullmatch(r"file\((.*)\)", value)
+def _value(value, where):
+    """Return a value, or in place of `file(PATH)` and `command(PROGRAM ARGUMENTS)` what they stand for."""
+    match = re.fullmatch(r"(file|command)\((.*)\)", value)
     if not match:
-        return value.replace("\\n", "\n")
+        return value
+    if match[1] == "command":
+        return _output(match[2].split(), where)
     try:
-        with open(os.path.expanduser(match[1]), encoding="utf-8") as file:
+        with open(os.path.expanduser(match[2]), encoding="utf-8") as file:
             return file.read()
     except (OSError, UnicodeDecodeError) as error:
-        raise ImError(f"line {number} of the auth file names {match[1]}, which cannot be read: {error}") from None
+        raise ImError(f"{where} names {match[2]}, which cannot be read: {error}") from None
+
+
+def _output(command, where):
+    """Return what a program writes, which is a secret: nothing of it is in a message."""
+    if not command:
+        raise ImError(f"{where} has an empty command(): write it as command(PROGRAM ARGUMENTS)")
+    what = f"the command {command[0]} in {where}"
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise ImError(f"{what} did not end within {_COMMAND_SECONDS} s: see that it asks for nothing when run in a terminal") from None
+    except (OSError, ValueError) as error:
+        raise ImError(f"{what} cannot be run ({type(error).__name__}): install it, or write its whole path") from None
+    output = done.stdout.replace("\n", "").strip()
+    if done.returncode or not output:
+        how = f"failed with status {done.returncode}" if done.returncode else "wrote nothing"
+        raise ImError(f"{what} {how}: {' '.join(done.stderr.split())[:_COMMAND_ERROR] or 'run it in a terminal to see why'}")
+    return output
+
+
+def _with_google_key(entry):
+    """Return an entry of Google Cloud with the key in place of the JSON file that Google gives, which the server cannot read."""
+    if entry.get("type") != "GCE":
+        return entry
+    try:
+        file = json.loads(str(entry["password"]))
+        key = file["private_key"]
+    except (ValueError, TypeError, KeyError):
+        return entry
+    defaults = {"username": file.get("client_email"), "project": file.get("project_id")}
+    return {**{name: value for name, value in defaults.items() if value}, **entry, "password": key}
 
 
 def client(options, warn=None):
@@ -181,15 +241,19 @@ def client(options, warn=None):
     url = options.get("url")
     if not url or urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         raise ImError(f"url is '{url or ''}': set it (or IM_URL in the environment) to the Infrastructure Manager's REST address, https://HOST:8800")
+    seconds = {"timeout": options.get("timeout") or 30, "unavailable_timeout": options.get("unavailable_timeout") or 0}
+    return Im(url, functools.partial(_entries, options, warn), options.get("validate_certs", True), options.get("ca_path"), **seconds)
+
+
+def _entries(options, warn):
+    """Return the authorization's entries from the options, or else from the environment."""
     if options.get("auth"):
-        entries = options["auth"]
-    elif options.get("auth_file"):
-        entries = parse_auth_file(_read_auth_file(options["auth_file"], warn))
-    elif os.environ.get("IM_AUTH"):
-        entries = parse_auth_file(os.environ["IM_AUTH"])
-    else:
-        raise ImError("there is no authorization: set auth, auth_file, or IM_AUTH_FILE or IM_AUTH in the environment")
-    return Im(url, entries, options.get("validate_certs", True), options.get("ca_path"), options.get("timeout") or 30)
+        return options["auth"]
+    if options.get("auth_file"):
+        return parse_auth_file(_read_auth_file(options["auth_file"], warn))
+    if os.environ.get("IM_AUTH"):
+        return parse_auth_file(os.environ["IM_AUTH"])
+    raise ImError("there is no authorization: set auth, auth_file, or IM_AUTH_FILE or IM_AUTH in the environment")
 
 
 def _read_auth_file(path, warn):
@@ -200,6 +264,8 @@ def _read_auth_file(path, warn):
             text = file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise ImError(f"cannot read auth_file {path}: {error}") from None
+    if mode & (stat.S_IWGRP | stat.S_IWOTH) and "command(" in text:
+        raise ImError(f"others can write to auth_file {path}, and so have commands run as you: run chmod 600 on it")
     if warn and mode & (stat.S_IRGRP | stat.S_IROTH):
         warn(f"others can read auth_file {path}, which has secrets: run chmod 600 on it")
     return text
@@ -220,18 +286,39 @@ def _context(ca_path, validate_certs):
 
 
 class Im:
-    """One Infrastructure Manager, as one user. Each call may take `timeout` seconds, and raises ImError."""
+    """One Infrastructure Manager, as one user. Each call may take `timeout` seconds, and raises ImError.
 
-    def __init__(self, url, entries, validate_certs=True, ca_path=None, timeout=30):
+    `entries` are the authorization's, or a function that gives them, which is called again when the server has refused what it gave: a token
+    is valid for an hour. A server that has answered once is asked again for `unavailable_timeout` seconds where it only gives information.
+    """
+
+    # How long a controller that created a second infrastructure of a name has to destroy it before others do.
+    agree_seconds = 15
+
+    def __init__(self, url, entries, validate_certs=True, ca_path=None, timeout=30, unavailable_timeout=0):
         self.url = url.rstrip("/")
-        self._header = authorization(entries)
+        self._source = entries if callable(entries) else None
         # One for all calls: open_url() would read the authorities for each, which takes longer than the call.
         self._opener = build_opener(HTTPSHandler(context=_context(ca_path, validate_certs)), _NoRedirect())
         self._timeout = timeout
-        values = [(key, str(value).strip()) for entry in entries for key, value in entry.items() if value]
-        self.secrets = set()
+        self.unavailable_timeout = unavailable_timeout
+        self._answered = False
+        self.secrets, self.no_secrets = set(), set()
+        self._authorize(self._source() if self._source else entries)
+
+    def _authorize(self, entries):
+        """Take the header and the secrets from an authorization's entries."""
+        self._header = authorization(entries)
+        values = [(key, str(value).strip()) for entry in map(_with_google_key, entries) for key, value in entry.items() if value]
         self.hide(value for key, value in values if key not in _OPEN_KEYS)
         self.no_secrets = {value for key, value in values} - self.secrets
+
+    def _renewed(self, header):
+        """Read the authorization again; return whether it is another than the header's."""
+        if not self._source:
+            return False
+        self._authorize(self._source())
+        return self._header != header
 
     def infrastructures(self):
         """Return the ids of all infrastructures of this user."""
@@ -275,6 +362,14 @@ class Im:
         """Return a VM as describe_vm() does."""
         return describe_vm(vm, self.vm_classes(infrastructure, vm))
 
+    def all_vms(self, infrastructure):
+        """Return all VMs as describe_vm() does, the oldest first, without those removed meanwhile."""
+        found = []
+        for vm in self.vms(infrastructure):
+            with contextlib.suppress(Gone):
+                found.append(self.vm(infrastructure, vm))
+        return found
+
     def vm_classes(self, infrastructure, vm):
         """Return the systems and networks of a VM's RADL."""
         return self._value("radl", list, "GET", f"/infrastructures/{quote(infrastructure)}/vms/{quote(vm)}")
@@ -283,8 +378,11 @@ class Im:
         """Return the name that the infrastructure's RADL gives it, or None."""
         return radl_name(self.radl(infrastructure))
 
-    def find(self, name):
-        """Return the ids of the infrastructures with a name, those left out that are being deleted."""
+    def find(self, name, complete=False, deleting=False):
+        """Return the ids of the infrastructures with a name, the oldest first: those that are being deleted, or the others.
+
+        New ones that have no name yet are waited for while there is no other of the name, and with `complete` in any case.
+        """
         found, left = [], self.infrastructures()
         for pause in _NAME_PAUSES:
             empty = []
@@ -294,13 +392,24 @@ class Im:
                     text = self.radl(infrastructure)
                     if not text.strip():
                         empty.append(infrastructure)
-                    elif radl_name(text) == name and self.state(infrastructure)["state"] != "deleting":
+                    elif radl_name(text) == name and (self.state(infrastructure)["state"] == "deleting") == deleting:
                         found.append(infrastructure)
-            if found or not empty:
+            if found and not complete or not empty:
                 break
             left = empty
             time.sleep(pause)
-        return found
+        return sorted(found, key=_age)
+
+    def find_one(self, name):
+        """Return the one id of a name's; None when there is none, ImError when there are several that stay."""
+        end = time.monotonic() + 2 * self.agree_seconds
+        while True:
+            found = self.find(name)
+            if len(found) <= 1:
+                return found[0] if found else None
+            if time.monotonic() >= end:
+                raise ImError(f"{len(found)} infrastructures are named {name}: {', '.join(found)}. Say which one by infrastructure_id")
+            time.sleep(self.agree_seconds / 10)
 
     def unfinished(self, infrastructures):
         """Return those with neither RADL nor VMs, as each is for a moment, and for ever when the server ends then."""
@@ -390,13 +499,33 @@ class Im:
 
     def _call(self, method, path, body=None, media_type=RADL, **parameters):
         query = f"?{urlencode(parameters)}" if parameters else ""
-        headers = {"Authorization": self._header, "Accept": "application/json", "User-Agent": "deeptrain.cluster"}
+        headers = {"Accept": "application/json", "User-Agent": "deeptrain.cluster"}
         if body is not None:
             headers["Content-Type"] = media_type
-        request = Request(f"{self.url}{path}{query}", body.encode() if body is not None else None, headers, method=method)
+        data = body.encode() if body is not None else None
+        end, pause, refused = time.monotonic() + self.unavailable_timeout, _FIRST_PAUSE, False
+        while True:
+            header = self._header
+            request = Request(f"{self.url}{path}{query}", data, {**headers, "Authorization": header}, method=method)
+            try:
+                return self._ask(request, method, path)
+            except ImError as error:
+                # What was refused was not carried out.
+                if error.code == 401 and not refused and self._renewed(header):
+                    refused = True
+                    continue
+                if not (error.unavailable and method == "GET" and self._answered) or time.monotonic() >= end:
+                    raise
+            time.sleep(pause)
+            pause = min(1.5 * pause, _LONGEST_PAUSE)
+
+    def _ask(self, request, method, path):
+        """Return the text of the answer to one request."""
         try:
             with self._opener.open(request, timeout=self._timeout) as answer:
-                return answer.read().decode("utf-8", "replace")
+                text = answer.read().decode("utf-8", "replace")
+            self._answered = True
+            return text
         except HTTPError as error:
             raise self._refusal(method, path, error) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -413,7 +542,8 @@ class Im:
         # After these the call may be under way all the same.
         lost = error.code >= 500
         kind = Gone if error.code == 404 else ImError
-        return kind(f"{self.url} answers {method} {path} with {error.code}: {words.rstrip('. ')}.{_fix(error.code)}", error.code, lost)
+        unavailable = error.code in _UNAVAILABLE
+        return kind(f"{self.url} answers {method} {path} with {error.code}: {words.rstrip('. ')}.{_fix(error.code)}", error.code, lost, unavailable)
 
     def _unreachable(self, method, error):
         """Return the ImError of a call without a whole answer."""
@@ -424,7 +554,7 @@ class Im:
         # Nobody took these calls.
         refused = isinstance(error, URLError) and isinstance(reason, (ConnectionRefusedError, socket.gaierror))
         message = f"no answer from {self.url} to {method} ({reason or type(error).__name__}): see that the Infrastructure Manager runs there"
-        return ImError(self.scrub(message), lost=not refused)
+        return ImError(self.scrub(message), lost=not refused, unavailable=True)
 
     def _foreign(self, what):
         return f"{self.url} does not answer as an Infrastructure Manager ({what}): set url to its REST address, https://HOST:8800"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 
@@ -14,7 +15,6 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
     Gone,
     ImError,
     client,
-    only,
     radl_name,
     radl_secrets,
 )
@@ -27,6 +27,7 @@ CONNECTION = {
     "validate_certs": {"type": "bool", "default": True},
     "ca_path": {"type": "path"},
     "timeout": {"type": "int", "default": 30},
+    "unavailable_timeout": {"type": "int", "default": 300},
 }
 
 # Of a VM's description, what is returned only when it is asked for.
@@ -35,6 +36,10 @@ CONTMSG_END = 1500
 # How long a server may take to begin with the VMs. It asks the cloud for images and kinds of machines first, and makes the VMs
 # even of an infrastructure that is destroyed meanwhile, so that a short time would cost machines that nobody knows.
 BEGIN_SECONDS = 180
+# How long a server that answers may take to show the effect of a call whose answer was lost.
+LOST_SECONDS = 12
+# Between two tries of a call.
+RETRY_SECONDS = 1
 
 
 class TimeIsOver(ImError):
@@ -60,18 +65,18 @@ def connect(module):
 def choose(im, infrastructure, name):
     """Return the id of the infrastructure with an id, else with a name; None when there is none.
 
-    Raises ImError when two carry the name.
+    Raises ImError when several carry the name.
     """
     if infrastructure:
         return infrastructure if infrastructure in im.infrastructures() else None
-    return only(im.find(name), name)
+    return im.find_one(name)
 
 
 def describe(im, infrastructure, secrets=False):
     """Return an infrastructure with its VMs, as the modules return it."""
     state = im.state(infrastructure)
     radl = im.radl(infrastructure)
-    vms = [im.vm(infrastructure, vm) for vm in im.vms(infrastructure)]
+    vms = im.all_vms(infrastructure)
     for vm in vms:
         # The infrastructure's states are the newer ones.
         vm["state"] = state["vm_states"].get(vm["id"], vm["state"])
@@ -106,6 +111,24 @@ def looks(timeout, poll, slowing=10):
         time.sleep(max(0, min(poll, end - time.monotonic())))
         poll = min(poll * 1.5, slowest)
     yield False
+
+
+def carry_out(im, call, done=lambda: False, pause=0):
+    """Make a call; after an answer that was lost, check for `pause` seconds whether it is done, and make it again.
+
+    That ends with the error after the seconds that the Infrastructure Manager may be unavailable.
+    """
+    end = time.monotonic() + im.unavailable_timeout
+    while True:
+        try:
+            return call()
+        except ImError as error:
+            if not error.unavailable or time.monotonic() >= end:
+                raise
+        for _poll in looks(max(pause, RETRY_SECONDS), RETRY_SECONDS, slowing=1):
+            with contextlib.suppress(ImError):
+                if done():
+                    return None
 
 
 class Making:
@@ -146,6 +169,9 @@ def wait_for(im, infrastructure, wanted, timeout, poll, say=lambda line: None):
             if not error.passing:
                 raise
             seen = f"could not be seen at last ({error})"
+            if seen != said:
+                say(f"infrastructure {infrastructure} {seen}")
+                said = seen
         else:
             line = f"is {state['state']} (VMs: {_summary(state['vm_states'])})"
             if line != said:

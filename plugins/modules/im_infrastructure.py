@@ -14,7 +14,9 @@ author: The deeptrain.cluster authors (@deeptrain)
 description:
   - Creates an infrastructure from a RADL or a TOSCA document, adds and removes VMs of it, starts, stops, reconfigures and destroys it.
   - An infrastructure is known by O(infrastructure_id), or by O(name), which is the name that its RADL's C(description) gives it.
-  - After an answer that was lost the module looks for the name before it would create an infrastructure, so that there is never a second one.
+  - After an answer that was lost the module checks whether the call was carried out, for O(unavailable_timeout) where the server does not answer.
+  - Of infrastructures that several controllers create at once with one name, the oldest is kept. The others are destroyed, and all controllers
+    attach to the one that is kept.
   - VMs that the Infrastructure Manager was ended while it made, and does not go on with, are replaced. An infrastructure that has no others is
     destroyed and created again, with a warning, since the Infrastructure Manager may not know a VM that its cloud was just making.
 extends_documentation_fragment: deeptrain.cluster.im
@@ -22,7 +24,8 @@ options:
   state:
     description:
       - V(present) creates it where there is none, brings the number of VMs of each system to that of the RADL, and configures again one
-        whose contextualization has failed. It fails where a VM was ended in its cloud.
+        whose contextualization has failed. It fails where a VM was ended in its cloud, and where VMs would have to be removed without
+        O(allow_removal).
       - V(absent) destroys it, and V(started) and V(stopped) start and stop all of its VMs.
       - V(reconfigured) runs its contextualization again, with the O(radl) where one is given.
     type: str
@@ -47,6 +50,12 @@ options:
       - A TOSCA document's text. Give it a C(metadata) C(infra_name), which is the infrastructure's name.
       - An infrastructure that exists is left as it is.
     type: str
+  allow_removal:
+    description:
+      - Whether VMs are removed where there are more of a system than in the document. Otherwise the task fails and changes nothing.
+      - With a VM its disks are lost, and the blocks of HDFS on them. A training on it is interrupted.
+    type: bool
+    default: false
   remove:
     description:
       - VMs to remove first where there are too many, by id or host name. The newest by default.
@@ -79,6 +88,11 @@ options:
     default: keep
   force:
     description: With O(state=absent), whether an infrastructure is forgotten some of whose VMs cannot be removed.
+    type: bool
+    default: false
+  destroy_all:
+    description:
+      - With O(state=absent), whether all infrastructures of the O(name) are destroyed. Otherwise the task fails where there are several.
     type: bool
     default: false
   secrets:
@@ -119,6 +133,12 @@ infrastructure_id:
   type: str
   returned: when there is an infrastructure, also on failure
   sample: 78b872ac-e716-11f1-8ca8-02fc00000001
+infrastructure_ids:
+  description: The ids of all infrastructures that were destroyed.
+  type: list
+  elements: str
+  returned: with O(state=absent)
+  sample: [78b872ac-e716-11f1-8ca8-02fc00000001]
 name:
   description: The name.
   type: str
@@ -195,6 +215,7 @@ vms:
 """
 
 import contextlib
+import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.yaml import HAS_YAML, yaml_load
@@ -203,7 +224,6 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
     TOSCA,
     Gone,
     ImError,
-    only,
     radl_counts,
     radl_deploying,
     radl_name,
@@ -212,9 +232,11 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
 )
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import (
     CONNECTION,
+    LOST_SECONDS,
     BrokenOff,
     Making,
     TimeIsOver,
+    carry_out,
     choose,
     connect,
     describe,
@@ -227,10 +249,10 @@ try:
 except ImportError:
     parse_radl = None
 
-# How long an infrastructure is looked for whose creation was not answered: a server that was started again is up sooner.
-LOST_SECONDS = 12
 # How often a call is made that can be made twice.
 TRIES = 3
+# How long an infrastructure that was destroyed is in another state before that has failed.
+LEFT_SECONDS = 5
 
 
 class Infrastructure:
@@ -242,7 +264,16 @@ class Infrastructure:
         self.im = im
         self.text, self.media_type = self.document()
         self.name = self.wanted_name()
-        self.id = choose(im, self.params["infrastructure_id"], self.name)
+        # The id of the infrastructure that this task has created, and no other controller.
+        self.created, self.leaving = None, []
+        self.id, self.all = None, []
+        if self.params["destroy_all"]:
+            if self.params["state"] != "absent":
+                raise ImError("destroy_all is set with another state than absent: leave it out")
+            self.all = im.find(self.name)
+        else:
+            self.id = choose(im, self.params["infrastructure_id"], self.name)
+            self.all = [self.id] if self.id else []
 
     def document(self):
         """Return the document and its media type."""
@@ -324,15 +355,13 @@ class Infrastructure:
     def cleared(self):
         """Destroy an infrastructure all of whose VMs nobody goes on making; return whether that could be done."""
         try:
-            self.im.destroy(self.id)
-        except Gone:
-            pass
+            self.send_destroy(self.id)
         except ImError as error:
             # The server refuses while it makes VMs.
             if error.code == 409:
                 return False
             raise
-        self.wait_until_gone()
+        self.wait_until_gone(self.id)
         self.module.warn(f"infrastructure {self.id} was broken off, and is made again: see that its cloud has no VM of the first one")
         self.id = None
         return True
@@ -351,15 +380,18 @@ class Infrastructure:
         if self.module.check_mode:
             self.estimate = self.im.estimate(self.text, self.media_type)
             return True, {}, counts
+        self.leaving = self.im.find(self.name, deleting=True)
         before = self.im.infrastructures()
         for unfinished in self.im.unfinished(before):
             self.module.warn(f"infrastructure {unfinished} has neither name nor VMs: its creation was broken off, destroy it by infrastructure_id")
         try:
-            self.id = self.im.create(self.text, self.media_type)
+            self.id = self.created = self.im.create(self.text, self.media_type)
         except ImError as error:
             if not error.lost:
                 raise
-            self.id = self.look_for_lost(error, before)
+            self.find_lost(error, before)
+        if self.agree() != self.created:
+            return self.present()
         return True, {}, counts
 
     def counts(self):
@@ -369,68 +401,156 @@ class Infrastructure:
             raise ImError("the RADL deploys nothing: add a line such as 'deploy worker 2', or the infrastructure would be empty")
         return counts
 
-    def look_for_lost(self, error, before):
-        """Return the id of what a call that was not answered has created all the same."""
-        for _look in looks(LOST_SECONDS, LOST_SECONDS / 10, slowing=1):
+    def find_lost(self, error, before):
+        """Find what a call that was not answered has created all the same, or raise the error.
+
+        The server may be unavailable; once it answers, it has some seconds to show the infrastructure.
+        """
+        what, nameless = str(error).rstrip("."), None
+        for _poll in self.polls_when_available():
             try:
                 found = self.im.find(self.name)
                 # What a server left that ended after it had listed the infrastructure, before it knew its name.
-                if error.code is None and not found:
-                    for rest in self.im.unfinished(set(self.im.infrastructures()) - set(before)):
-                        self.im.destroy(rest)
+                new = set(self.im.unfinished(set(self.im.infrastructures()) - set(before)))
             except ImError as again:
-                seen = f"Whether it was carried out could not be seen ({again}): run this again, which looks for the name first"
+                seen = f"Whether it was carried out could not be seen ({again}): run this again, which searches for the name first"
                 continue
             if found:
-                return only(found, self.name)
+                new = set(found) - set(before)
+                self.created = self.id = found[0] if new == {found[0]} else None
+                return
             seen = f"There is no infrastructure {self.name} now: run this again"
-        raise ImError(f"{str(error).rstrip('.')}. {seen}", error.code, lost=True)
+            # Another controller's has its name soon.
+            nameless = new if nameless is None else nameless & new
+        for rest in nameless or () if error.code is None else ():
+            self.send_destroy(rest)
+        raise ImError(f"{what}. {seen}", error.code, lost=True)
+
+    def polls_when_available(self):
+        """Return the polls of some seconds from the server's first answer, and one where it does not answer."""
+        with contextlib.suppress(ImError):
+            self.im.infrastructures()
+            return looks(LOST_SECONDS, LOST_SECONDS / 10, slowing=1)
+        return looks(0, 0)
+
+    def agree(self):
+        """Return the id of the infrastructure that is kept of those that several controllers created at once.
+
+        It is the oldest, which the controllers of all younger ones find here, since it was listed before they were. So each destroys
+        its own but the oldest. What a controller leaves that ended meanwhile is destroyed by those that are left.
+        """
+        own, end = self.id, time.monotonic() + self.im.agree_seconds
+        while True:
+            # One that could not be destroyed before is no other controller's.
+            found = [one for one in self.im.find(self.name, complete=True) if one not in self.leaving]
+            others = [one for one in found[1:] if one != own]
+            if own and found and own != found[0] and own in self.im.infrastructures():
+                self.say(f"infrastructure {found[0]} was created at the same time as {own}, which is destroyed")
+                self.withdraw(own)
+            elif not others:
+                self.id = found[0] if found else own
+                return self.id
+            elif time.monotonic() >= end:
+                for other in others:
+                    self.withdraw(other)
+                self.module.warn(f"infrastructures {', '.join(others)} were created at the same time as {found[0]}, and are destroyed")
+            else:
+                time.sleep(self.im.agree_seconds / 10)
+
+    def withdraw(self, infrastructure):
+        """Destroy an infrastructure whose VMs may be about to be made: before that, the server would make them all the same, and not know them."""
+        making = Making(self.im, infrastructure)
+        for _poll in looks(self.params["wait_timeout"], self.params["poll"]):
+            try:
+                if making.look():
+                    break
+            except Gone:
+                return
+            except ImError as error:
+                if not error.passing:
+                    raise
+        self.destroy(infrastructure, seconds=self.params["wait_timeout"])
+        self.wait_until_gone(infrastructure)
 
     def resize(self, left):
         """Bring the number of VMs to the RADL's, without those left; return whether anything changed, and the numbers before and after."""
         after = self.counts()
         there = self.there(left)
         before = {system: len(vms) for system, vms in there.items()}
-        missing = {system: count - before.get(system, 0) for system, count in after.items() if count > before.get(system, 0)}
-        surplus = left + [vm for system, vms in there.items() for vm in self.surplus(vms, len(vms) - after.get(system, 0))]
+        missing = missing_vms(there, after)
+        surplus = [vm for system, vms in there.items() for vm in self.surplus(vms, len(vms) - after.get(system, 0))]
+        if surplus and not self.params["allow_removal"]:
+            numbers = ", ".join(f"{count} {system} and not {after.get(system, 0)}" for system, count in before.items() if count > after.get(system, 0))
+            what = f"infrastructure {self.id} has {numbers}: VMs {', '.join(surplus)} would be removed with all data on them"
+            raise ImError(f"{what}. Set the number that exists, or allow_removal (im_cluster_allow_removal in role im_cluster)")
         if not self.module.check_mode:
-            if surplus:
+            if left or surplus:
                 # With new ones to come, all are configured once, then.
-                self.im.remove_vms(self.id, surplus, context=not missing)
+                self.remove(left + surplus, context=not missing)
             if missing:
                 self.add(missing, after)
-        return bool(missing or surplus), before, after
+        return bool(missing or left or surplus), before, after
+
+    def remove(self, vms, context):
+        """Remove VMs, those that are left after an answer that was lost."""
+
+        def rest():
+            there = self.im.vms(self.id)
+            return [vm for vm in vms if vm in there]
+
+        def call():
+            if rest():
+                self.im.remove_vms(self.id, rest(), context)
+
+        carry_out(self.im, call, lambda: not rest(), LOST_SECONDS)
 
     def there(self, without=()):
         """Return ids and host names of the VMs by system, the oldest first."""
         there = {}
-        for vm in (vm for vm in self.im.vms(self.id) if vm not in without):
-            described = self.im.vm(self.id, vm)
-            there.setdefault(described["system"], []).append((vm, described["hostname"]))
+        for vm in (vm for vm in self.im.all_vms(self.id) if vm["id"] not in without):
+            there.setdefault(vm["system"], []).append((vm["id"], vm["hostname"]))
         return there
 
     def add(self, missing, after):
-        """Add VMs; where no answer comes, which is so where a cloud is slow, wait until they are there."""
-        try:
-            self.im.add(self.id, radl_deploying(self.text, missing))
-            return
-        except ImError as error:
-            if not error.lost or error.code:
-                raise
-            lost = error
+        """Add VMs; where no answer comes, which is so where a cloud is slow, wait until the server has made them, and add the rest."""
+        for _try in range(TRIES):
+            try:
+                added = self.im.add(self.id, radl_deploying(self.text, missing))
+            except ImError as error:
+                if not error.unavailable:
+                    raise
+                lost = error
+            else:
+                self.remove_doubled(added, after)
+                return
+            left = self.wait_until_made(after)
+            if left:
+                self.remove(left, context=False)
+            missing = missing_vms(self.there(), after)
+            if not missing:
+                return
+        raise ImError(f"{lost}. VMs are missing ({missing}): run this again, which counts them first", lost=True)
+
+    def wait_until_made(self, after):
+        """Wait until no VMs are being made; return those that nobody goes on making."""
         making = Making(self.im, self.id, lambda vms: len(vms) == sum(after.values()))
-        for _look in looks(self.params["wait_timeout"], self.params["poll"]):
+        for _poll in looks(self.params["wait_timeout"], self.params["poll"]):
             try:
                 made = making.look()
             except ImError as error:
                 if not error.passing:
                     raise
                 continue
-            if made and len(made[0]) == sum(after.values()) and not made[1]:
-                return
             if made:
-                break
-        raise ImError(f"{lost}. The VMs are not all there: run this again, which counts them first", lost=True)
+                return made[1]
+        raise TimeIsOver(f"infrastructure {self.id} is still getting VMs after {self.params['wait_timeout']} s: run this again later")
+
+    def remove_doubled(self, added, after):
+        """Remove those of the VMs just added that are too many, since another controller has added as many before them."""
+        doubled = [vm for system, vms in self.there().items() for vm, _name in vms[after.get(system, len(vms)) :] if vm in added]
+        if doubled:
+            self.say(f"infrastructure {self.id} has got VMs by another controller: VMs {', '.join(doubled)} are removed")
+            self.remove(doubled, context=True)
 
     def surplus(self, vms, count):
         """Return the ids of so many of a system's VMs: first those that the user names, then the newest."""
@@ -441,20 +561,24 @@ class Infrastructure:
         return (named + newest)[:count]
 
     def absent(self):
-        if self.id is None:
+        if not self.all:
             return False, {}, {}
         if not self.module.check_mode:
-            self.destroy(self.params["force"])
+            for infrastructure in self.all:
+                self.destroy(infrastructure, self.params["force"])
         return True, {"state": "present"}, {"state": "absent"}
 
-    def destroy(self, force=False):
-        """Start to destroy it: later when VMs are just being added, and again when no answer came."""
+    def send_destroy(self, infrastructure, force=False):
+        """Start to destroy an infrastructure, again after an answer that was lost."""
+        with contextlib.suppress(Gone):
+            carry_out(self.im, lambda: self.im.destroy(infrastructure, force), lambda: infrastructure not in self.im.infrastructures())
+
+    def destroy(self, infrastructure, force=False, seconds=None):
+        """Start to destroy an infrastructure: later when VMs are just being added, and again when it failed in the server."""
         lost = 0
-        for more in self.looks():
+        for more in self.looks() if seconds is None else looks(seconds, self.params["poll"]):
             try:
-                self.im.destroy(self.id, force)
-                return
-            except Gone:
+                self.send_destroy(infrastructure, force)
                 return
             except ImError as error:
                 lost += error.passing
@@ -469,14 +593,16 @@ class Infrastructure:
         if states <= here:
             return False, {}, {}
         if not self.module.check_mode:
-            self.im.operate(self.id, operation)
+            done = lambda: set(self.im.state(self.id)["vm_states"].values()) <= here  # noqa: E731
+            carry_out(self.im, lambda: self.im.operate(self.id, operation), done, LOST_SECONDS)
         return True, {"vms": sorted(states)}, {"vms": [end]}
 
     def reconfigure(self):
         self.require()
         before = {"state": self.im.state(self.id)["state"]}
         if not self.module.check_mode:
-            self.im.reconfigure(self.id, self.text if self.media_type == RADL and self.text else "")
+            text = self.text if self.media_type == RADL and self.text else ""
+            carry_out(self.im, lambda: self.im.reconfigure(self.id, text))
         return True, before, {"state": "configured"}
 
     def require(self):
@@ -496,34 +622,42 @@ class Infrastructure:
     def give_up(self, late):
         """Destroy what is not ready in time; raise ImError that says so."""
         try:
-            self.destroy(force=True)
+            self.destroy(self.id, force=True)
         except ImError as error:
             raise ImError(f"{late}. It could not be destroyed: {error}") from None
         raise ImError(f"{late.args[0].removesuffix(', and goes on')}, and is destroyed")
 
-    def wait_until_gone(self):
-        """Wait until it is destroyed."""
-        tries = 1
+    def wait_until_gone(self, infrastructure):
+        """Wait until an infrastructure is destroyed."""
+        tries, since = 1, None
         for _look in looks(self.params["wait_timeout"], self.params["poll"]):
             try:
                 # For its state, the server may have an answer even when it is listed no more.
-                if self.id not in self.im.infrastructures():
+                if infrastructure not in self.im.infrastructures():
                     return
-                state = self.im.state(self.id)["state"]
+                state = self.im.state(infrastructure)["state"]
             except Gone:
                 return
             except ImError as error:
                 if not error.passing:
                     raise
                 continue
-            if state == "deleting":
+            since = None if state == "deleting" else since or time.monotonic()
+            # At the end of a deletion, it is in no state for a moment.
+            if since is None or time.monotonic() - since < LEFT_SECONDS:
                 continue
             # VMs could not be removed, or the Infrastructure Manager was started again and forgot what it was doing.
             if tries == TRIES:
-                raise ImError(f"infrastructure {self.id} could not be destroyed and is {state}: see the Infrastructure Manager's log, or set force")
-            tries += 1
-            self.destroy(self.params["force"])
-        raise TimeIsOver(f"infrastructure {self.id} is not gone after {self.params['wait_timeout']} s: see its VMs, or set force")
+                raise ImError(f"infrastructure {infrastructure} could not be destroyed and is {state}: see the Infrastructure Manager's log, or set force")
+            tries, since = tries + 1, None
+            self.destroy(infrastructure, self.params["force"])
+        raise TimeIsOver(f"infrastructure {infrastructure} is not gone after {self.params['wait_timeout']} s: see its VMs, or set force")
+
+
+def missing_vms(there, after):
+    """Return how many VMs of each system are missing."""
+    missing = {system: count - len(there.get(system, ())) for system, count in after.items()}
+    return {system: count for system, count in missing.items() if count > 0}
 
 
 def tosca_name(text):
@@ -565,33 +699,41 @@ ENDS = {
 }
 
 
-def wait_for_it(it, created):
-    """Wait; what was just created, and broken off before it had VMs, is created again."""
+def wait_for_it(it):
+    """Wait; what was just created, and broken off before it had VMs, is created again, and what another controller created before it is taken."""
     for attempt in range(1, TRIES + 1):
         try:
-            return it.wait(ENDS[it.params["state"]])
+            it.wait(ENDS[it.params["state"]])
         except BrokenOff:
-            if not created or attempt == TRIES or not it.cleared():
+            if not it.created or attempt == TRIES or not it.cleared():
                 raise
             it.create()
+        except Gone:
+            if not it.created or attempt == TRIES or not it.im.find(it.name):
+                raise
+            it.agree()
+        else:
+            # One that was listed at the same moment may have been seen by neither.
+            if not it.created or it.agree() == it.created:
+                return
+            it.present()
 
 
-def finish(module, it, created, changed):
+def finish(module, it, changed):
     """Wait where that is wanted, and return what there is then."""
     state = module.params["state"]
-    if state == "absent" and it.id is None:
-        return {"state": "absent"}
+    if state == "absent":
+        if module.params["wait"] and not module.check_mode:
+            for infrastructure in it.all:
+                it.wait_until_gone(infrastructure)
+        return {"state": "absent", "infrastructure_ids": it.all}
     if module.check_mode or it.id is None:
         return {}
-    if state == "absent":
-        if module.params["wait"] and changed:
-            it.wait_until_gone()
-        return {"state": "absent"}
     if module.params["wait"] and (changed or state == "present" and it.im.state(it.id)["state"] != "stopped"):
         try:
-            wait_for_it(it, created)
+            wait_for_it(it)
         except TimeIsOver as error:
-            if created and module.params["on_timeout"] == "destroy":
+            if it.created and it.created == it.id and module.params["on_timeout"] == "destroy":
                 it.give_up(error)
             raise
     return describe(it.im, it.id, module.params["secrets"])
@@ -609,6 +751,7 @@ def main():
             "radl": {"type": "str", "no_log": True},
             "radl_file": {"type": "path"},
             "tosca": {"type": "str", "no_log": True},
+            "allow_removal": {"type": "bool", "default": False},
             "remove": {"type": "list", "elements": "str", "default": []},
             "wait": {"type": "bool", "default": True},
             "wait_timeout": {"type": "int", "default": 3600},
@@ -616,20 +759,20 @@ def main():
             "progress_file": {"type": "path"},
             "on_timeout": {"type": "str", "choices": ["keep", "destroy"], "default": "keep"},
             "force": {"type": "bool", "default": False},
+            "destroy_all": {"type": "bool", "default": False},
             "secrets": {"type": "bool", "default": False, "no_log": False},
         },
-        mutually_exclusive=[("radl", "radl_file", "tosca")],
+        mutually_exclusive=[("radl", "radl_file", "tosca"), ("infrastructure_id", "destroy_all")],
         supports_check_mode=True,
     )
     im = connect(module)
     it, result = None, {}
     try:
         it = Infrastructure(module, im)
-        there = it.id
         changed, before, after = ACTIONS[module.params["state"]](it)
         result = {"changed": changed, "diff": {"before": before, "after": after}, "name": it.name, "infrastructure_id": it.id}
         result.update({"estimate": it.estimate} if hasattr(it, "estimate") else {})
-        result.update(finish(module, it, there is None, changed))
+        result.update(finish(module, it, changed))
     except ImError as error:
         words = radl_places(it.text, str(error)) if it and it.text else str(error)
         module.fail_json(msg=words, code=error.code, **{**result, "infrastructure_id": it.id if it else module.params["infrastructure_id"]})

@@ -93,7 +93,9 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im import ImError, radl_fits
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import (
     CONNECTION,
+    LOST_SECONDS,
     SECRETS,
+    carry_out,
     choose,
     connect,
     looks,
@@ -116,10 +118,9 @@ class Vm:
 
     def find(self):
         """Return the VM's id, or None."""
-        ids = self.im.vms(self.infrastructure)
-        if self.params["vm"] in ids:
+        if self.params["vm"] in self.im.vms(self.infrastructure):
             return self.params["vm"]
-        named = [vm for vm in ids if self.im.vm(self.infrastructure, vm)["hostname"] == self.params["vm"]]
+        named = [vm["id"] for vm in self.im.all_vms(self.infrastructure) if vm["hostname"] == self.params["vm"]]
         if len(named) > 1:
             raise ImError(f"VMs {', '.join(named)} are all named {self.params['vm']}: say which one by its id")
         return named[0] if named else None
@@ -153,12 +154,16 @@ ENDS = {"started": RUNNING, "stopped": STOPPED, "rebooted": RUNNING, "resized": 
 
 
 def change(vm, waiting):
-    """Change the VM; an answer that was lost does not matter where its state tells."""
+    """Change the VM; after an answer that was lost again, unless its state is the one wanted, which cannot be seen of a reboot."""
+    wanted = vm.params["state"]
     try:
-        vm.change()
+        if wanted == "rebooted":
+            vm.change()
+        else:
+            carry_out(vm.im, vm.change, lambda: vm.fits() if wanted == "resized" else vm.state() in ENDS[wanted], LOST_SECONDS)
     except ImError as error:
-        told = waiting and vm.params["state"] in ("started", "stopped", "absent")
-        if not (error.lost and told or error.code == 404 and vm.params["state"] == "absent"):
+        told = waiting and wanted in ("started", "stopped", "absent")
+        if not (error.lost and told or error.code == 404 and wanted == "absent"):
             raise
 
 

@@ -180,6 +180,44 @@ def test_credentials_are_carried_only_when_let(render):
     }
 
 
+@pytest.mark.parametrize("programs", [".venv", ".cache/venv-2.16"])
+def test_values_from_a_vault(tmp_path, programs):
+    """Each is a secret: it is in the document as it is, and in no message."""
+    (tmp_path / "password").write_text("of-the-vault")
+    vault = [PROJECT / ".venv/bin/ansible-vault", "encrypt_string", "--vault-password-file", tmp_path / "password", "--name"]
+    key = "-----BEGIN KEY-----\nplanted\n-----END KEY-----\n"
+    given = {"deeptrain_s3_secret_access_key": "planted: 'one'", "key": key, "word": "planted-word"}
+    texts = [subprocess.run([*vault, name, value], check=True, capture_output=True, text=True).stdout for name, value in given.items()]
+    nested = {"deeptrain_training_options": {"api_key": "{{ word }}"}, "deadline_im_credentials": [{"type": "Dummy", "password": "{{ word }}"}]}
+    others = {**JOB, "im_cluster_cloud": "EC2", "im_cluster_node": IMAGE, "im_cluster_way": "im", "im_cluster_carry_credentials": True, **nested}
+    # For an option of a role that is a text, ansible-core 2.16 itself refuses a value from a vault that no other variable has.
+    others["im_cluster_private_key"] = "{{ key }}"
+    variables, file = tmp_path / "variables.yml", tmp_path / "cluster.radl"
+    variables.write_text("\n".join([*texts, yaml.safe_dump({**others, "im_cluster_file": str(file)})]))
+    command = [PROJECT / programs / "bin/ansible-playbook", "playbooks/radl.yml", "--extra-vars", f"@{variables}", "-vvv"]
+    password = ["--vault-password-file", str(tmp_path / "password")]
+    env = environment(ANSIBLE_COLLECTIONS_PATH=str(PROJECT / ".cache"))
+    done = subprocess.run([*map(str, command), *password], cwd=PROJECT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "planted" not in done.stdout + done.stderr
+    text = file.read_text()
+    assert "$ANSIBLE_VAULT" not in text
+    assert carried(text)["deeptrain_s3_secret_access_key"] == given["deeptrain_s3_secret_access_key"]
+    assert carried(text)["deeptrain_training_options"] == {"api_key": "planted-word"}
+    assert carried(text)["deadline_im_credentials"] == [{"type": "Dummy", "password": "planted-word"}]
+    assert f"private_key = '{key}'" in text
+    check = tmp_path / "check.yml"
+    filters = ["{'key': word, 'list': [word, 1]} | deeptrain.cluster.program_options", "{'key': {'a': word}} | deeptrain.cluster.program_options"]
+    tasks = [{"ansible.builtin.copy": {"content": f"{{{{ {expression} | to_json }}}}", "dest": f"{tmp_path}/{number}"}, "ignore_errors": True}
+             for number, expression in enumerate(filters)]  # fmt: skip
+    check.write_text(yaml.safe_dump([{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}]))
+    command = [PROJECT / programs / "bin/ansible-playbook", str(check), "--extra-vars", f"@{variables}"]
+    done = subprocess.run([*map(str, command), *password], cwd=PROJECT, env=env, capture_output=True, text=True, check=False)
+    assert json.loads((tmp_path / "0").read_text()) == ["--key", "planted-word", "--list", "planted-word,1"], done.stdout
+    assert "option key has a value that is no argument" in " ".join(done.stdout.split())
+    assert "planted" not in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     ("variables", "message"),
     [

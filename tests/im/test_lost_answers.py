@@ -29,6 +29,7 @@ class Between(BaseHTTPRequestHandler):
 
     def hand_on(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.calls += 1
         cut = self.server.cuts.pop((self.command, self.path.split("?")[0]), None)
         if cut:
             threading.Thread(target=self.ask, args=(body,), daemon=True).start()
@@ -61,7 +62,7 @@ class Between(BaseHTTPRequestHandler):
 def between(modules, serving):
     """Return a server between the modules and the Infrastructure Manager; a test sets what it cuts off."""
     with serving(ThreadingHTTPServer(("127.0.0.1", 0), Between)) as made:
-        made.cuts, made.upstream = {}, modules.server.port
+        made.cuts, made.calls, made.upstream = {}, 0, modules.server.port
         made.url = f"http://127.0.0.1:{made.server_address[1]}"
         yield made
 
@@ -121,6 +122,41 @@ def test_destruction_is_cut_off(modules, between, radl, victim):
     running = modules.start("im_infrastructure", name="cluster", state="absent", url=between.url, poll=1)
     assert not end(running, modules.server).get("failed")
     assert modules.all() == {}
+
+
+CHANGES = {
+    "destroy": ("DELETE", "", "im_infrastructure", {"name": "cluster", "state": "absent"}),
+    "remove": ("DELETE", "/vms/3", "im_infrastructure", {"radl": True, "allow_removal": True}),
+    "reconfigure": ("PUT", "/reconfigure", "im_infrastructure", {"name": "cluster", "state": "reconfigured"}),
+    "stop": ("PUT", "/stop", "im_infrastructure", {"name": "cluster", "state": "stopped"}),
+    "stop a VM": ("PUT", "/vms/1/stop", "im_vm", {"name": "cluster", "vm": "1", "state": "stopped"}),
+    "remove a VM": ("DELETE", "/vms/3", "im_vm", {"name": "cluster", "vm": "3", "state": "absent"}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_server_is_unavailable_for_longer(modules, between, radl, change):
+    """The module has tried more often than it would for an error, when the server comes back."""
+    method, path, module, arguments = CHANGES[change]
+    made = modules.done("im_infrastructure", radl=radl(3))["infrastructure_id"]
+
+    def cut():
+        modules.server.kill()
+        seen = between.calls
+        while between.calls < seen + 6 and running.poll() is None:
+            time.sleep(0.05)
+        modules.server.start()
+
+    between.cuts[method, f"/infrastructures/{made}{path}"] = cut
+    given = {**arguments, "radl": radl(2)} if "radl" in arguments else arguments
+    running = modules.start(module, url=between.url, **given)
+    result = end(running, modules.server)
+    assert between.cuts == {}
+    assert not result.get("failed"), result["msg"]
+    assert result["changed"]
+    there = modules.done("im_infrastructure_info", name="cluster")["infrastructures"]
+    states = [vm["state"] for item in there for vm in item["vms"]]
+    assert (len(states), states.count("stopped")) == {"destroy": (0, 0), "reconfigure": (4, 0), "stop": (4, 4), "stop a VM": (4, 1)}.get(change, (3, 0))
 
 
 def test_adding_is_cut_off(modules, between, radl):

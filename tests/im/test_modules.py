@@ -56,7 +56,7 @@ def test_number_of_vms_follows_the_radl(modules, radl):
     more = modules.done("im_infrastructure", radl=radl(3))
     assert more["diff"] == {"before": {"chief": 1, "worker": 2}, "after": {"chief": 1, "worker": 3}}
     assert counts(more) == {"chief": 1, "worker": 3}
-    less = modules.done("im_infrastructure", radl=radl(1), remove=["worker-2"])
+    less = modules.done("im_infrastructure", radl=radl(1), allow_removal=True, remove=["worker-2"])
     assert less["diff"] == {"before": {"chief": 1, "worker": 3}, "after": {"chief": 1, "worker": 1}}
     # worker-2 by the user's word, and the newest.
     assert [vm["hostname"] for vm in less["vms"]] == ["chief-0", "worker-1"]
@@ -194,15 +194,17 @@ def test_what_is_not_ready_in_time_is_not_lost(modules, radl, on_timeout, left):
     assert len(modules.all()) == left
 
 
-def test_restart_while_waiting(modules, radl):
-    waiting = modules.start("im_infrastructure", radl=radl(1, **ENDLESS), wait_timeout=60)
+def test_restart_while_waiting(modules, radl, tmp_path):
+    progress = tmp_path / "progress"
+    arguments = {"unavailable_timeout": 0, "progress_file": str(progress)}
+    waiting = modules.start("im_infrastructure", radl=radl(1, **ENDLESS), wait_timeout=60, **arguments)
     im = Im(modules.server.url, AUTH)
     # Before it has its VMs it would be made again.
     while not any(im.state(one)["state"] == "running" for one in im.infrastructures()):
         time.sleep(0.1)
     modules.server.kill()
-    # Long enough to be noticed.
-    time.sleep(2)
+    while "could not be seen" not in progress.read_text():
+        time.sleep(0.1)
     modules.server.start()
     [infrastructure] = modules.all()
     # The Infrastructure Manager gives up what it was doing, and says so.

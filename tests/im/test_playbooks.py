@@ -9,8 +9,10 @@ import json
 import os
 import re
 import subprocess
+import sys
 
 import pytest
+from ansible_collections.deeptrain.cluster.plugins.module_utils.im import Im
 from conftest import AUTH, PROJECT, SECRET
 
 CLUSTER = {"im_cluster_cloud": "Dummy", "im_cluster_cloud_id": "dummy", "im_cluster_node": {"image": "mock0://linux.for.ev.er/image1"}}
@@ -66,12 +68,54 @@ def test_deploy_and_destroy(playbook, modules):
     assert playbook("playbooks/deploy.yml", **CLUSTER)[:2] == (0, 1)
     assert machines(modules) == ["chief", "ps", "worker", "worker"]
     assert playbook("playbooks/deploy.yml", **CLUSTER)[:2] == (0, 0)
-    assert playbook("playbooks/deploy.yml", im_cluster_worker_count=1, **CLUSTER)[:2] == (0, 1)
-    assert machines(modules) == ["chief", "ps", "worker"]
+    assert playbook("playbooks/deploy.yml", im_cluster_worker_count=3, **CLUSTER)[:2] == (0, 1)
+    # The number of workers is forgotten.
+    status, changed, text = playbook("playbooks/deploy.yml", **CLUSTER)
+    assert (status, changed) == (2, 0)
+    assert "has 3 worker and not 2" in text and "im_cluster_allow_removal" in text
+    assert machines(modules) == ["chief", "ps", "worker", "worker", "worker"]
     # The machines, and the directory of their keys.
     assert playbook("playbooks/destroy.yml", **CLUSTER)[:2] == (0, 2)
     assert machines(modules) == []
     assert playbook("playbooks/destroy.yml", **CLUSTER)[:2] == (0, 0)
+
+
+def test_removal_while_a_job_runs(playbook, modules, tmp_path):
+    """The chief's systemctl is a program of the test; the Dummy cloud's own chief does not answer."""
+    smaller = {**CLUSTER, "im_cluster_worker_count": 1, "im_cluster_allow_removal": True}
+    program, jobs = tmp_path / "bin/systemctl", tmp_path / "jobs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ncat {jobs}\n")
+    program.chmod(0o755)
+    jobs.write_text("deeptrain-train@default.service loaded active running Job train\n")
+    playbook.environment["PATH"] = f"{program.parent}:{os.environ['PATH']}"
+    assert playbook("playbooks/deploy.yml", **CLUSTER)[:2] == (0, 1)
+    # Nobody listens there.
+    status, changed, text = playbook("playbooks/deploy.yml", ansible_port=1, ansible_host="127.0.0.1", **smaller)
+    assert status != 0 and changed == 0
+    chief = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    status, changed, text = playbook("playbooks/deploy.yml", **smaller, **chief)
+    assert (status, changed) == (2, 0)
+    assert "chief-0 has running jobs (deeptrain-train@default.service)" in text
+    assert machines(modules) == ["chief", "ps", "worker", "worker"]
+    jobs.write_text("")
+    assert playbook("playbooks/deploy.yml", **smaller, **chief)[:2] == (0, 1)
+    assert machines(modules) == ["chief", "ps", "worker"]
+
+
+def test_destroy_of_one_of_a_name(playbook, modules):
+    assert playbook("playbooks/deploy.yml", **CLUSTER)[:2] == (0, 1)
+    [made] = modules.all()
+    im = Im(playbook.environment["IM_URL"], AUTH)
+    for _number in range(2):
+        im.create(im.radl(made))
+    status, changed, text = playbook("playbooks/destroy.yml", **CLUSTER)
+    assert status == 2 and "3 infrastructures are named deeptrain" in text
+    others = [one for one in modules.all() if one != made]
+    assert playbook("playbooks/destroy.yml", im_cluster_infrastructure_id=others[0], **CLUSTER)[0] == 0
+    assert sorted(modules.all()) == sorted([made, others[1]])
+    assert playbook("playbooks/destroy.yml", im_cluster_destroy_all=True, **CLUSTER)[0] == 0
+    assert modules.all() == {}
 
 
 def test_nothing_is_done_without_a_cloud(playbook):

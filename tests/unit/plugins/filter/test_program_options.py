@@ -49,14 +49,21 @@ def test_argparse_reads_back_what_was_said():
         ({"--train-steps": 1}, "'--train-steps' is no name of an option"),
         ({3: 1}, "3 is no name of an option"),
         ({"a_b": 1, "a-b": 2}, "a_b and a-b are the same option"),
-        ({"shape": {"x": 1}}, "option shape has the value"),
-        ({"flags": [True]}, "option flags has the value True"),
+        ({"shape": {"x": 1}}, "option shape has a value that is no argument"),
+        ({"flags": [True]}, "option flags has a value that is no argument"),
         ({"names": ["a,b"]}, "option names has an item with a comma"),
     ],
 )
 def test_options_that_cannot_be_said(options, words):
     with pytest.raises(AnsibleFilterError, match=words):
         program_options(options)
+
+
+@pytest.mark.parametrize("options", [["planted"], {"a": {"b": "planted"}}, {"a": ["planted,b"]}, {"a": [["planted"]]}])
+def test_no_value_is_in_a_message(options):
+    with pytest.raises(AnsibleFilterError) as raised:
+        program_options(options)
+    assert "planted" not in str(raised.value)
 
 
 def test_it_is_offered_by_its_name():

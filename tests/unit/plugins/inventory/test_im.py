@@ -15,6 +15,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import inventory_loader
 from ansible.template import Templar
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im import Gone, ImError
+from ansible_collections.deeptrain.cluster.plugins.module_utils.im import Im as Client
 
 KEY = "-----BEGIN KEY-----\nplanted\n-----END KEY-----"
 
@@ -30,6 +31,8 @@ class Im:
 
     url = "http://im"
     systems = ""
+    agree_seconds = 0
+    find_one = Client.find_one
 
     def __init__(self, infrastructures):
         self.known = {key: (name, [{**one, "id": str(number)} for number, one in enumerate(vms)]) for key, (name, vms) in infrastructures.items()}

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import socket
 import ssl
@@ -119,12 +120,15 @@ def test_auth_file_is_read_as_the_server_reads_it(tmp_path):
     id = one; type = OpenNebula; host = host:2633; username = user; password = x=y;
     id = gce; type = GCE; private_key = file({key})
     id = os; type = OpenStack; key = BEGIN\\nEND
+    id = curl; type = OpenStack; key = BEGIN\\\\nEND
     """
     assert parse_auth_file(text) == [
         {"type": "InfrastructureManager", "username": "user", "password": 'a;b="c'},
         {"id": "one", "type": "OpenNebula", "host": "host:2633", "username": "user", "password": "x=y"},
         {"id": "gce", "type": "GCE", "private_key": "BEGIN\nEND\n"},
         {"id": "os", "type": "OpenStack", "key": "BEGIN\nEND"},
+        # As the server takes it, which curl sends it to as it is.
+        {"id": "curl", "type": "OpenStack", "key": "BEGIN\nEND"},
     ]
     assert parse_auth_file(json.dumps(AUTH)) == AUTH
 
@@ -135,11 +139,107 @@ def test_auth_file_is_read_as_the_server_reads_it(tmp_path):
         ("# none\nid = one; username = user", "line 2 of the auth file has no type"),
         ("type = Dummy; username", "line 1 of the auth file has 'username…' without a value"),
         ("type = GCE; private_key = file(/does/not/exist)", "names /does/not/exist, which cannot be read"),
+        ("type = Dummy\ntype = GCE; password = command(/does/not/exist planted)", "the command /does/not/exist in line 2 of the auth file cannot be run"),
+        ("type = GCE; password = command()", "line 1 of the auth file has an empty command"),
+        ("type = GCE; password = command(true planted)", "the command true in line 1 of the auth file wrote nothing"),
+        ("type = GCE; password = command(false planted)", "the command false in line 1 of the auth file failed with status 1"),
+        ("type = GCE; password = command(cat /does/not/exist)", "failed with status 1: .*No such file"),
+        ('[{"type": "GCE", "password": "command(false planted)"}]', "the command false in entry 1 of the auth file failed"),
     ],
 )
 def test_bad_auth_file(text, words):
-    with pytest.raises(ImError, match=words):
+    with pytest.raises(ImError, match=words) as raised:
         parse_auth_file(text)
+    assert "planted" not in str(raised.value)
+
+
+def program(directory, *lines):
+    """Return a program that writes these, one at each call, the last one again and again."""
+    file = directory / "oidc-token"
+    values = directory / "values"
+    values.write_text("\n".join(lines) + "\n")
+    file.write_text(f"#!/bin/sh\nhead -n 1 {values}\n[ $(wc -l <{values}) = 1 ] || sed -i 1d {values}\n")
+    file.chmod(0o755)
+    return shlex.quote(str(file))
+
+
+@pytest.mark.parametrize(
+    ("line", "token"),
+    [
+        ("token = command(echo one two)", "one two"),
+        ("token = 'command(echo one;two=three)'", "one;two=three"),
+        ("token=command(echo one)", "one"),
+        ("token = command(seq 2)", "12"),
+    ],
+)
+def test_command_in_an_auth_file(line, token):
+    assert parse_auth_file(f"id = im; type = InfrastructureManager; {line}; host = x")[0] == {
+        "id": "im", "type": "InfrastructureManager", "token": token, "host": "x",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["Bearer one-token", "Bearer command(echo one-token)\n"])
+def test_bearer_of_the_servers_vault(text):
+    im = Im("http://host", parse_auth_file(text))
+    assert im._header == "Bearer one-token"
+    assert "one-token" in im.secrets
+
+
+def test_command_runs_at_each_reading(server, tmp_path):
+    server.reply = 200, {"uri-list": []}, {}
+    file = tmp_path / "auth.dat"
+    file.write_text(f"type = InfrastructureManager; token = command({program(tmp_path, 'first', 'second')})")
+    file.chmod(0o600)
+    for _number in range(2):
+        client({"url": f"http://127.0.0.1:{server.server_address[1]}", "auth_file": str(file)}).infrastructures()
+    assert [headers["Authorization"] for _method, _path, headers in server.asked] == [
+        f"type = InfrastructureManager; token = {token}" for token in ("first", "second")
+    ]
+
+
+def test_token_that_expires_is_replaced(server, tmp_path, monkeypatch):
+    """A wait takes longer than a token is valid for."""
+    monkeypatch.setenv("IM_AUTH", f"type = InfrastructureManager; token = command({program(tmp_path, 'first', 'second', 'second')})")
+    im = client({"url": f"http://127.0.0.1:{server.server_address[1]}"})
+    server.reply = 401, {"message": "OIDC auth Token expired", "code": 401}, {}
+    with pytest.raises(ImError, match="Token expired") as caught:
+        im.create("deploy x 1")
+    assert caught.value.code == 401
+    tokens = [headers["Authorization"].rpartition(" ")[2] for _method, _path, headers in server.asked]
+    assert tokens == ["first", "second"]
+    assert {"first", "second"} <= im.secrets
+    # The same one again is no use.
+    with pytest.raises(ImError, match="Token expired"):
+        im.create("deploy x 1")
+    assert len(server.asked) == 3
+
+
+KEY = "-----BEGIN PRIVATE KEY-----\nplanted\n-----END PRIVATE KEY-----\n"
+
+
+@pytest.mark.parametrize("source", ["file", "auth"])
+def test_key_file_of_google(tmp_path, source):
+    """The file holds what the server cannot read: a backslash before an n."""
+    text = json.dumps({"type": "service_account", "project_id": "p", "private_key": KEY, "client_email": "a@p.iam.gserviceaccount.com"}, indent=2)
+    file = tmp_path / "key.json"
+    file.write_text(text)
+    own = {"type": "InfrastructureManager", "username": "u", "password": "w"}
+    entries = [own, {"id": "gce", "type": "GCE", "password": text}]
+    if source == "file":
+        entries = parse_auth_file(f"type = InfrastructureManager; username = u; password = w\nid = gce; type = GCE; password = file({file})")
+    im = Im("http://host", entries)
+    key = KEY.strip().replace("\n", "\\\\n")
+    assert im._header.endswith(f"\\nusername = a@p.iam.gserviceaccount.com; project = p; id = gce; type = GCE; password = {key}")
+    assert "planted" not in im.scrub(f"the key is {KEY}")
+
+
+def test_command_in_a_file_that_others_can_write_to(tmp_path):
+    file = tmp_path / "auth.dat"
+    file.write_text(f"type = InfrastructureManager; token = command(touch {tmp_path}/ran)")
+    file.chmod(0o660)
+    with pytest.raises(ImError, match="others can write to auth_file .*: run chmod 600"):
+        client({"url": "http://host", "auth_file": str(file)})
+    assert not (tmp_path / "ran").exists()
 
 
 def test_auth_file_that_others_can_read(tmp_path):

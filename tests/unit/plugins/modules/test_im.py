@@ -129,7 +129,11 @@ class Server(ThreadingHTTPServer):
 def server(monkeypatch, serving):
     """Return the server, and let nobody wait for long."""
     monkeypatch.setattr(im_infrastructure, "LOST_SECONDS", 0.5)
+    monkeypatch.setattr(im_infrastructure, "LEFT_SECONDS", 0.1)
+    monkeypatch.setattr(im_vm, "LOST_SECONDS", 0.5)
     monkeypatch.setattr(im_module, "BEGIN_SECONDS", 0.2)
+    monkeypatch.setattr(im_module, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(client.Im, "agree_seconds", 0.5)
     monkeypatch.setattr(client, "_NAME_PAUSES", (0.05, 0.05, 0))
     with serving(Server()) as made:
         yield made
@@ -140,7 +144,7 @@ def run(server, run_module):
     """Return a function that runs a module against the server; no secret may come back."""
 
     def call(module, check_mode=False, **arguments):
-        given = {"url": f"http://127.0.0.1:{server.server_address[1]}", "auth": AUTH, "timeout": 2, **arguments}
+        given = {"url": f"http://127.0.0.1:{server.server_address[1]}", "auth": AUTH, "timeout": 2, "unavailable_timeout": 1, **arguments}
         if module is not im_infrastructure_info:
             given = {"poll": 0.02, "wait_timeout": 60, **given}
         result = run_module(module, check_mode, **given)
@@ -175,7 +179,8 @@ def test_lost_answer_to_a_creation(server, run, reply):
 
 def test_lost_answer_of_a_server_that_does_not_come_back(server, run):
     server.breaks += [("POST /infrastructures", LOST)] + [("GET /infrastructures", LOST)] * 100
-    # The first look is before the creation.
+    # The first looks are before the creation.
+    server.breaks.insert(0, ("GET /infrastructures", (200, {"uri-list": []})))
     server.breaks.insert(0, ("GET /infrastructures", (200, {"uri-list": []})))
     server.breaks.insert(0, ("GET /infrastructures", (200, {"uri-list": []})))
     assert "could not be seen" in run(im_infrastructure, radl=RADL)["msg"]
@@ -200,6 +205,78 @@ def test_what_a_server_left_without_a_name_is_removed(server, run):
     server.breaks.append(("POST /infrastructures", LOST))
     assert "run this again" in run(im_infrastructure, radl=RADL)["msg"]
     assert server.there == {}
+
+
+def beside_creation(server, action):
+    """Have something done where the server creates an infrastructure, after others have seen that there is none."""
+
+    def carry_out(method, path, body, query):
+        if (method, path, "dry_run" in query) == ("POST", ["infrastructures"], False):
+            server.carry_out = whole
+            return action(lambda: whole(method, path, body, query))
+        return whole(method, path, body, query)
+
+    whole, server.carry_out = server.carry_out, carry_out
+
+
+def test_another_controller_was_earlier(server, run):
+    beside_creation(server, lambda create: (server.make(RADL), create())[1])
+    result = run(im_infrastructure, radl=RADL.replace("worker 2", "worker 3"))
+    assert (result["infrastructure_id"], list(server.there)) == ("i1", ["i1"])
+    assert result["diff"] == {"before": {"worker": 2}, "after": {"worker": 3}}
+
+
+def test_another_controller_was_later_and_ended(server, run):
+    beside_creation(server, lambda create: (create(), server.make(RADL))[0])
+    result = run(im_infrastructure, radl=RADL)
+    assert (result["changed"], result["infrastructure_id"], list(server.there)) == (True, "i1", ["i1"])
+
+
+def test_infrastructure_of_another_controller_is_not_destroyed_in_time(server, run):
+    """It is not this task's own that `on_timeout` would destroy."""
+    server.state = "running"
+    beside_creation(server, lambda create: (server.make(RADL), create())[1])
+    result = run(im_infrastructure, radl=RADL, wait_timeout=1, on_timeout="destroy")
+    assert "i1 is running" in result["msg"]
+    assert list(server.there) == ["i1"]
+
+
+def test_failed_destruction_is_no_other_controller(server, run):
+    old = server.make(RADL)
+    server.there[old]["state"] = "deleting"
+
+    def create(whole):
+        server.there[old]["state"] = "failed"
+        return whole()
+
+    beside_creation(server, create)
+    result = run(im_infrastructure, radl=RADL)
+    assert (result["infrastructure_id"], list(server.there)) == ("i2", ["i1", "i2"])
+
+
+def test_age_is_in_the_id():
+    """Of two ids, the server gave the first one, although as text it is the greater one."""
+    ids = ["fffffff0-e99f-11f1-94a9-02fc00000001", "00000001-e9a0-11f1-94a9-02fc00000001"]
+    assert sorted(reversed(ids), key=client._age) == ids
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_nothing_is_removed_without_the_users_word(server, run, check_mode):
+    made = server.make(RADL)
+    result = run(im_infrastructure, check_mode, radl=f"{RADL}system chief ()\ndeploy chief 1\n".replace("worker 2", "worker 1"), remove=["1"])
+    assert "infrastructure i1 has 2 worker and not 1: VMs 1 would be removed" in result["msg"]
+    assert "allow_removal" in result["msg"]
+    # Nothing is added, either.
+    assert list(server.there[made]["vms"]) == ["0", "1"]
+
+
+def test_all_of_a_name_are_destroyed_at_the_users_word(server, run):
+    for name in ("cluster", "cluster", "other"):
+        server.make(RADL.replace("cluster", name))
+    assert "2 infrastructures are named cluster: i1, i2" in run(im_infrastructure, name="cluster", state="absent")["msg"]
+    assert "another state than absent" in run(im_infrastructure, radl=RADL, destroy_all=True)["msg"]
+    result = run(im_infrastructure, name="cluster", state="absent", destroy_all=True)
+    assert (result["changed"], result["infrastructure_ids"], list(server.there)) == (True, ["i1", "i2"], ["i3"])
 
 
 # VMs as a server has them that is making them, and as one has them that was ended then and started again.
@@ -387,7 +464,7 @@ def test_bad_answer_while_waiting_is_asked_for_again(server, run, reply, call):
     ("call", "arguments"),
     [
         ("POST /infrastructures/ID", {"radl": RADL.replace("worker 2", "worker 3")}),
-        ("DELETE /infrastructures/ID/vms/1", {"radl": RADL.replace("worker 2", "worker 1")}),
+        ("DELETE /infrastructures/ID/vms/1", {"radl": RADL.replace("worker 2", "worker 1"), "allow_removal": True}),
         ("PUT /infrastructures/ID/stop", {"name": "cluster", "state": "stopped"}),
         ("PUT /infrastructures/ID/reconfigure", {"name": "cluster", "state": "reconfigured"}),
         ("DELETE /infrastructures/ID", {"name": "cluster", "state": "absent"}),
@@ -415,7 +492,7 @@ def test_playbooks_in_a_radl_deploy_nothing(server, run):
 
 def test_vms_removed_by_the_users_word(server, run):
     made = server.make(RADL.replace("worker 2", "worker 4"))
-    result = run(im_infrastructure, radl=RADL, remove=["worker-1"])
+    result = run(im_infrastructure, radl=RADL, allow_removal=True, remove=["worker-1"])
     assert result["diff"] == {"before": {"worker": 4}, "after": {"worker": 2}}
     assert list(server.there[made]["vms"]) == ["0", "2"]
 
@@ -459,7 +536,7 @@ def test_vm_that_was_ended_by_hand(server, run, state):
 def test_progress(server, run, tmp_path):
     pending = {"state": "pending", "vm_states": {}}
     running = {"state": "running", "vm_states": {"0": "configured", "1": "running", "2": "running"}}
-    server.breaks += [("GET /infrastructures/ID/state", (200, {"state": state})) for state in (pending, running, running)]
+    server.breaks += [("GET /infrastructures/ID/state", (200, {"state": state})) for state in (pending, pending, running, running)]
     assert run(im_infrastructure, radl=RADL, progress_file=str(tmp_path / "progress"))["changed"]
     assert (tmp_path / "progress").read_text().splitlines() == [
         "infrastructure i1 is pending (VMs: none yet)",
@@ -469,7 +546,8 @@ def test_progress(server, run, tmp_path):
 
 
 def test_infrastructure_that_vanishes(server, run):
-    server.breaks.append(("GET /infrastructures/ID/state", (404, {"message": "Deleted infrastructure.", "code": 404})))
+    server.state = "pending"
+    server.act(lambda: server.count("state") > 5, lambda: server.there.clear())
     result = run(im_infrastructure, radl=RADL)
     assert "infrastructure i1 vanished while it was waited for" in result["msg"]
     assert result["infrastructure_id"] == "i1"

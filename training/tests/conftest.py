@@ -21,7 +21,6 @@ import pytest
 
 from deeptrain import s3
 from deeptrain.hdfs import Hdfs
-from deeptrain.namenode import NameNode
 
 JAVA = "-Xmx192m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xss512k"
 
@@ -212,7 +211,8 @@ class Cluster:
         wait_until(lambda: len(copies()) == 2, 60, "two copies of the block are on the disks")
         for file in copies():
             file.unlink()
-        wait_until(lambda: name in NameNode(self.http_url).damaged_files(directory), 120, "the NameNode misses the block")
+        # A DataNode finds it in its next scan of the disk.
+        wait_until(lambda: self.jmx("FSNamesystem")["MissingBlocks"] > 0, 300, "the NameNode misses the block")
 
     def url(self, path: str) -> str:
         return f"hdfs://127.0.0.1:{self.port}{path}"

@@ -199,9 +199,9 @@ class Cluster:
     def http_url(self) -> str:
         return f"http://127.0.0.1:{self.http_port}"
 
-    def lose_blocks(self, length: int) -> None:
-        """Removes all copies of the blocks of a length, and waits until the NameNode knows."""
-        before = self.jmx("FSNamesystem")["MissingBlocks"]
+    def lose_blocks(self, directory: Hdfs, name: str) -> None:
+        """Removes all copies of the block of a file whose length no other file has, and waits until the NameNode knows."""
+        length = directory.status(name).length
 
         def copies() -> list[Path]:
             blocks = self.directory.glob("data*/current/BP*/current/finalized/**/blk_*[0-9]")
@@ -211,7 +211,8 @@ class Cluster:
         wait_until(lambda: len(copies()) == 2, 60, "two copies of the block are on the disks")
         for file in copies():
             file.unlink()
-        wait_until(lambda: self.jmx("FSNamesystem")["MissingBlocks"] > before, 60, "the NameNode misses the block")
+        # A DataNode finds it in its next scan of the disk.
+        wait_until(lambda: self.jmx("FSNamesystem")["MissingBlocks"] > 0, 300, "the NameNode misses the block")
 
     def url(self, path: str) -> str:
         return f"hdfs://127.0.0.1:{self.port}{path}"

@@ -192,7 +192,8 @@ def test_thousand(served):
     assert {name: len(hosts) for name, hosts in groups.items()} == {"ps": 10, "chief": 1, "worker": 989}
     assert [groups["worker"][f"worker-{number}"]["IM_NODE_NUM"] for number in range(989)] == [str(number + 11) for number in range(989)]
     assert groups["worker"]["worker-988"]["ansible_host"] == "10.0.3.231"
-    assert seconds < 10
+    # A loaded machine takes several times as long as an idle one.
+    assert seconds < 60
 
 
 @pytest.mark.parametrize(

@@ -69,13 +69,18 @@ class Watch:
         self.end()
 
 
-def on_node(command):
-    """Run a shell command on the node as root."""
+def on_node(argument, module="ansible.builtin.shell"):
+    """Run a shell command, or another module, on the node as root."""
     subprocess.run(
-        ["ansible", "chief[0]", "-i", os.environ["JOB_INVENTORY"], "--become", "-m", "ansible.builtin.shell", "-a", command],
+        ["ansible", "chief[0]", "-i", os.environ["JOB_INVENTORY"], "--become", "-m", module, "-a", argument],
         check=True,
         stdout=subprocess.DEVNULL,
     )
+
+
+def wait_for_connection():
+    """Wait until the node accepts connections again."""
+    on_node("timeout=600", module="ansible.builtin.wait_for_connection")
 
 
 def test_progress_arrives_while_the_job_runs():
@@ -131,7 +136,7 @@ def test_connection_is_lost_for_too_long():
     assert watch.end() is None
     assert watch.process.returncode == 4, "not unreachable"
     assert "It goes on: start this again to attach to it" in " ".join(watch.out.split()), watch.out
-    time.sleep(45)
+    wait_for_connection()
     again = Watch("given-up", 120)
     again.wait_for("test given-up: attached")
     assert again.end()["summary"]["first_step"] == 0

@@ -72,7 +72,7 @@ def server(serving):
 @pytest.fixture
 def im(server):
     """Return a client of that server."""
-    return Im(f"http://127.0.0.1:{server.server_address[1]}/", AUTH, timeout=2)
+    return Im(f"http://127.0.0.1:{server.server_address[1]}/", AUTH, timeout=60)
 
 
 def test_authorization_has_lines_for_the_server_to_split():
@@ -339,7 +339,7 @@ def test_refused_connection_is_no_lost_answer():
 
 
 def test_tls_that_is_none(server):
-    im = Im(f"https://127.0.0.1:{server.server_address[1]}", AUTH, timeout=2)
+    im = Im(f"https://127.0.0.1:{server.server_address[1]}", AUTH, timeout=60)
     with pytest.raises(ImError, match="ca_path"):
         im.infrastructures()
 
@@ -355,10 +355,10 @@ def test_tls_is_verified_with_the_users_own_authority(server, tmp_path):
     server.reply = 200, {"uri-list": []}, {}
     url = f"https://127.0.0.1:{server.server_address[1]}"
     with pytest.raises(ImError, match="CERTIFICATE_VERIFY_FAILED.*set ca_path"):
-        Im(url, AUTH, timeout=2).infrastructures()
+        Im(url, AUTH, timeout=60).infrastructures()
     assert server.asked == []
-    assert Im(url, AUTH, ca_path=str(certificate), timeout=2).infrastructures() == []
-    assert Im(url, AUTH, validate_certs=False, timeout=2).infrastructures() == []
+    assert Im(url, AUTH, ca_path=str(certificate), timeout=60).infrastructures() == []
+    assert Im(url, AUTH, validate_certs=False, timeout=60).infrastructures() == []
 
 
 def test_ids_come_from_uris(server, im):

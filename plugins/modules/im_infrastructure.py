@@ -588,14 +588,20 @@ class Infrastructure:
     def operate(self, operation, end):
         """Start or stop all VMs."""
         self.require()
-        states = set(self.im.state(self.id)["vm_states"].values())
         here = {"stopped", "off"} if end == "stopped" else {"running", "configured", "unconfigured"}
-        if states <= here:
+
+        def states():
+            return set(self.im.state(self.id)["vm_states"].values())
+
+        def done():
+            return states() <= here
+
+        before = states()
+        if before <= here:
             return False, {}, {}
         if not self.module.check_mode:
-            done = lambda: set(self.im.state(self.id)["vm_states"].values()) <= here  # noqa: E731
             carry_out(self.im, lambda: self.im.operate(self.id, operation), done, LOST_SECONDS)
-        return True, {"vms": sorted(states)}, {"vms": [end]}
+        return True, {"vms": sorted(before)}, {"vms": [end]}
 
     def reconfigure(self):
         self.require()

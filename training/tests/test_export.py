@@ -38,11 +38,11 @@ def make_job(tmp_path, s3_server, monkeypatch):
 CONFIGURATION = {"command": ["python", "-m", "mine", "--steps", "7"], "data_manifest_sha256": "0"}
 
 
-def trained(tmp_path, configuration: dict = CONFIGURATION, training_id: str = "first", status: str | None = "succeeded") -> Path:
+def trained(tmp_path, configuration: dict | None = None, training_id: str = "first", status: str | None = "succeeded") -> Path:
     """The directory that a training has left on its chief; returns that of its export."""
     directory = tmp_path / "train"
     (directory / "export").mkdir(parents=True, exist_ok=True)
-    (directory / "run.json").write_text(json.dumps({"configuration": configuration, "training_id": training_id}))
+    (directory / "run.json").write_text(json.dumps({"configuration": configuration or CONFIGURATION, "training_id": training_id}))
     (directory / "result.json").unlink(missing_ok=True)
     if status:
         (directory / "result.json").write_text(json.dumps({"status": status}))

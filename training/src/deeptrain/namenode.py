@@ -59,4 +59,7 @@ class NameNode:
             if not found:
                 return
             yield from (path.removeprefix(root) for path in found)
-            cookie = next(line.split("\t")[1] for line in text.splitlines() if line.startswith("Cookie:"))
+            cookies = [line.split("\t")[1] for line in text.splitlines() if line.startswith("Cookie:")]
+            if cookies in ([], [cookie]):
+                return
+            cookie = cookies[0]

@@ -104,7 +104,7 @@ def largest_directory(paths: Iterable[str]) -> tuple[str, int]:
     known: set[str] = set()
     for path in paths:
         while True:
-            directory, _, name = path.rpartition("/")
+            directory = path.rpartition("/")[0]
             entries[directory] += 1
             if not directory or directory in known:
                 break

@@ -547,7 +547,7 @@ def test_progress(server, run, tmp_path):
 
 def test_infrastructure_that_vanishes(server, run):
     server.state = "pending"
-    server.act(lambda: server.count("state") > 5, lambda: server.there.clear())
+    server.act(lambda: server.count("state") > 5, server.there.clear)
     result = run(im_infrastructure, radl=RADL)
     assert "infrastructure i1 vanished while it was waited for" in result["msg"]
     assert result["infrastructure_id"] == "i1"

@@ -81,7 +81,13 @@ def test_s3_is_validated_with_the_code_of_the_nodes(site, modules, bucket):
     assert done.returncode == 0, done.stdout + done.stderr
     refused = site.run(PROJECT / "playbooks/site.yml", "inventories/im", **variables, deeptrain_export_url="s3://missing/models")
     assert refused.returncode != 0 and "the bucket of deeptrain_export_url" in said(refused), refused.stdout + refused.stderr
-    assert SECRET not in said(done) + said(refused)
+    model = b'{"configuration": {"command": ["python", "other.py"]}, "files": []}'
+    urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+        urllib.request.Request(f"{bucket}/bucket/models/default/manifest.json", model, method="PUT"), timeout=60
+    ).close()
+    foreign = site.run(PROJECT / "playbooks/site.yml", "inventories/im", **variables)
+    assert foreign.returncode != 0 and "deeptrain_replace_export=true" in said(foreign), foreign.stdout + foreign.stderr
+    assert SECRET not in said(done) + said(refused) + said(foreign)
     assert modules.all() == {}
     skipped = site.run(
         PROJECT / "playbooks/validate.yml", "inventories/im", **variables | {"deeptrain_s3_secret_access_key": "", "deeptrain_s3_access_key_id": ""}

@@ -17,7 +17,7 @@ import time
 
 import botocore.exceptions
 import pytest
-from conftest import s3_process
+from services import s3_process
 
 from deeptrain import s3
 from deeptrain.job import BadInput, JobError, Stopped

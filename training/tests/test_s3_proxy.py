@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import free_port
+from services import free_port
 
 from deeptrain import s3
 from deeptrain.check import probe

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import wait_until
+from services import wait_until
 
 import deeptrain.stage
 from deeptrain import manifest, s3

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import free_port, wait_until
+from services import free_port, wait_until
 
 from deeptrain import caches
 from deeptrain import serve as serving

@@ -1,0 +1,211 @@
+# Copyright (c) 2026, The deeptrain.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The real servers that the tests use: S3 and HDFS."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import subprocess
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from deeptrain import s3
+from deeptrain.hdfs import Hdfs
+
+JAVA = "-Xmx192m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xss512k"
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def needed(variable: str, what: str) -> Path:
+    """A file that the tests cannot do without."""
+    path = Path(os.environ.get(variable, ""))
+    if not path.is_file():
+        pytest.fail(f"set {variable} to {what}; 'make training' does", pytrace=False)
+    return path.resolve()
+
+
+def wait_until(condition, seconds: float, what: str):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if condition():
+                return
+        except (OSError, LookupError):
+            pass
+        time.sleep(0.2)
+    pytest.fail(f"{what} within {seconds} s", pytrace=False)
+
+
+@dataclass
+class S3Server:
+    endpoint: str
+    bucket: str
+    credentials: dict
+    # Objects are plain files below it.
+    directory: Path
+
+    @property
+    def settings(self) -> dict:
+        return {"endpoint_url": self.endpoint, "region": "us-east-1", "addressing_style": "path", "ca_bundle": ""}
+
+    @property
+    def client(self):
+        return s3.connect(self.settings, self.credentials)
+
+    def put(self, key: str, content: bytes) -> None:
+        self.client.put_object(Bucket=self.bucket, Key=key, Body=content)
+
+    def set_etag(self, key: str, etag: str) -> None:
+        """Gives an object another ETag, as servers have that encrypt or whose ETags are no MD5s."""
+        os.setxattr(self.directory / self.bucket / key, "user.etag", f'"{etag}"'.encode())
+
+
+@contextlib.contextmanager
+def s3_process(data: Path, certificate: Path | None = None, key: Path | None = None):
+    """An S3 server, with TLS when it gets a certificate."""
+    binary = needed("DEEPTRAIN_TEST_VERSITYGW", "the program versitygw")
+    port = free_port()
+    credentials = {"aws_access_key_id": "tester", "aws_secret_access_key": secrets.token_hex(16)}
+    environment = {
+        "ROOT_ACCESS_KEY": credentials["aws_access_key_id"],
+        "ROOT_SECRET_KEY": credentials["aws_secret_access_key"],
+        "PATH": os.environ["PATH"],
+    }
+    tls = ["--cert", certificate, "--key", key] if certificate else []
+    command = [binary, "--port", f"127.0.0.1:{port}", *tls, "posix", data]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = S3Server(f"http{'s' if certificate else ''}://127.0.0.1:{port}", "data", credentials, data)
+
+    def answers():
+        with socket.create_connection(("127.0.0.1", port), 1):
+            return True
+
+    try:
+        wait_until(answers, 90, "the S3 server answers")
+        # In the server's own file system, so that no client is needed that trusts its certificate.
+        (data / server.bucket).mkdir()
+        yield server
+    finally:
+        process.kill()
+        process.wait()
+
+
+class Cluster:
+    """HDFS of one NameNode and two DataNodes."""
+
+    def __init__(self, directory: Path, home: Path):
+        self.directory, self.home = directory, home
+        self.port, self.http_port = free_port(), free_port()
+        self.processes: dict[str, subprocess.Popen] = {}
+
+    def _configuration(self, name: str, settings: dict) -> Path:
+        common = {
+            "fs.defaultFS": f"hdfs://127.0.0.1:{self.port}",
+            "dfs.replication": "2",
+            "dfs.permissions.enabled": "false",
+            "dfs.namenode.http-address": f"127.0.0.1:{self.http_port}",
+            "dfs.namenode.safemode.extension": "0",
+            # A lost DataNode counts as dead after 16 s.
+            "dfs.heartbeat.interval": "1",
+            "dfs.namenode.heartbeat.recheck-interval": "3000",
+            "dfs.namenode.file.close.num-committed-allowed": "1",
+            # Blocks whose files are gone are reported after so many seconds, not after hours.
+            "dfs.datanode.directoryscan.interval": "2",
+            "dfs.namenode.name.dir": str(self.directory / "name"),
+        }
+        conf = self.directory / f"conf-{name}"
+        conf.mkdir(exist_ok=True)
+        for file, values in (("core-site.xml", common), ("hdfs-site.xml", {**common, **settings})):
+            properties = "".join(f"<property><name>{key}</name><value>{value}</value></property>" for key, value in values.items())
+            (conf / file).write_text(f"<configuration>{properties}</configuration>")
+        return conf
+
+    def start(self, name: str, *command: str, **settings: str) -> None:
+        environment = {
+            **os.environ,
+            "HADOOP_CONF_DIR": str(self._configuration(name, settings)),
+            "HDFS_NAMENODE_OPTS": JAVA,
+            "HDFS_DATANODE_OPTS": JAVA,
+            "HADOOP_CLIENT_OPTS": JAVA,
+            "HADOOP_LOG_DIR": str(self.directory / "logs"),
+        }
+        log = open(self.directory / f"{name}.log", "ab")
+        self.processes[name] = subprocess.Popen([self.home / "bin" / "hdfs", *command], env=environment, stdout=log, stderr=log)
+
+    def jmx(self, bean: str) -> dict:
+        url = f"http://127.0.0.1:{self.http_port}/jmx?qry=Hadoop:service=NameNode,name={bean}"
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=5) as answer:
+            return json.load(answer)["beans"][0]
+
+    def up(self) -> None:
+        self.start("format", "namenode", "-format", "-nonInteractive")
+        assert self.processes.pop("format").wait(180) == 0
+        self.start("namenode", "namenode")
+        for index in range(2):
+            self.start_datanode(index)
+        wait_until(lambda: self.jmx("FSNamesystemState")["NumLiveDataNodes"] == 2, 180, "two DataNodes are live")
+
+    def start_datanode(self, index: int) -> None:
+        self.start(
+            f"datanode{index}",
+            "datanode",
+            **{
+                "dfs.datanode.data.dir": str(self.directory / f"data{index}"),
+                "dfs.datanode.address": f"127.0.0.1:{free_port()}",
+                "dfs.datanode.http.address": f"127.0.0.1:{free_port()}",
+                "dfs.datanode.ipc.address": f"127.0.0.1:{free_port()}",
+            },
+        )
+
+    @contextlib.contextmanager
+    def without_datanode(self, index: int):
+        process = self.processes.pop(f"datanode{index}")
+        process.kill()
+        process.wait()
+        try:
+            yield
+        finally:
+            self.start_datanode(index)
+            wait_until(lambda: self.jmx("FSNamesystemState")["NumLiveDataNodes"] == 2, 180, "two DataNodes are live")
+
+    def down(self) -> None:
+        for process in self.processes.values():
+            process.kill()
+        for process in self.processes.values():
+            process.wait()
+
+    @property
+    def http_url(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
+    def lose_blocks(self, directory: Hdfs, name: str) -> None:
+        """Removes all copies of the block of a file whose length no other file has, and waits until the NameNode knows."""
+        length = directory.status(name).length
+
+        def copies() -> list[Path]:
+            blocks = self.directory.glob("data*/current/BP*/current/finalized/**/blk_*[0-9]")
+            return [file for file in blocks if file.stat().st_size == length]
+
+        # Those of a file that was replaced are removed a little later.
+        wait_until(lambda: len(copies()) == 2, 60, "two copies of the block are on the disks")
+        for file in copies():
+            file.unlink()
+        # A DataNode finds it in its next scan of the disk.
+        wait_until(lambda: self.jmx("FSNamesystem")["MissingBlocks"] > 0, 300, "the NameNode misses the block")
+
+    def url(self, path: str) -> str:
+        return f"hdfs://127.0.0.1:{self.port}{path}"

@@ -124,7 +124,7 @@ def test_life(ec2, cloud, radl, inventory, tmp_path):
     assert {one["ansible_host"] for group in inside.values() for one in group.values()} == set(machines)
 
     for count in (3, 1):
-        assert ec2.done("im_infrastructure", radl=radl(count))["diff"]["after"] == {"chief": 1, "ps": 1, "worker": count}
+        assert ec2.done("im_infrastructure", radl=radl(count), allow_removal=True)["diff"]["after"] == {"chief": 1, "ps": 1, "worker": count}
         assert len(cloud.machines()) == 2 + count
         assert not ec2.done("im_infrastructure", radl=radl(count))["changed"]
 

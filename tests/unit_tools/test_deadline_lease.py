@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from pathlib import Path
 
@@ -20,22 +19,26 @@ USER = 1
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the files are root's")
 
 
-def renew(state_dir: Path, *options: str) -> None:
-    tasks = [task for task in yaml.safe_load(ARM.read_text()) if task["name"] in LEASE]
-    assert [task["name"] for task in tasks] == list(LEASE)
-    variables = {"deadline_state_dir": str(state_dir), "__deadline_directory": str(state_dir / "deadline"), "deadline_hours": 2}
-    playbook = state_dir.with_suffix(".yml")
-    playbook.write_text(yaml.safe_dump([{"hosts": "localhost", "connection": "local", "gather_facts": False, "vars": variables, "tasks": tasks}]))
-    done = subprocess.run(["ansible-playbook", *options, str(playbook)], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+@pytest.fixture
+def renew(run_tasks, tmp_path):
+    """Return a function that runs the tasks with ansible-playbook's options, for the directory `state`."""
+
+    def run(*options: str) -> None:
+        tasks = [task for task in yaml.safe_load(ARM.read_text()) if task["name"] in LEASE]
+        assert [task["name"] for task in tasks] == list(LEASE)
+        state_dir = str(tmp_path / "state")
+        done = run_tasks(tasks, {"deadline_state_dir": state_dir, "__deadline_directory": f"{state_dir}/deadline", "deadline_hours": 2}, *options)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return run
 
 
-def test_check_mode_on_a_fresh_node(tmp_path):
-    renew(tmp_path / "state", "--check")
+def test_check_mode_on_a_fresh_node(renew, tmp_path):
+    renew("--check")
     assert not (tmp_path / "state").exists()
 
 
-def test_what_the_jobs_user_left_leads_root_nowhere(tmp_path):
+def test_what_the_jobs_user_left_leads_root_nowhere(renew, tmp_path):
     """The directory was that user's in version 0.1."""
     secret, lease = tmp_path / "secret", tmp_path / "state" / "deadline"
     secret.write_text("secret")
@@ -48,11 +51,11 @@ def test_what_the_jobs_user_left_leads_root_nowhere(tmp_path):
     (lease / "own").write_text("0 0")
     os.chown(lease / "own", USER, USER)
     before = time.time()
-    renew(tmp_path / "state")
+    renew()
     assert secret.read_text() == "secret" and secret.stat().st_mtime == 0
     assert sorted(path.name for path in lease.iterdir()) == ["armed", "until", "watched"]
     assert all(path.is_file() and not path.is_symlink() and path.stat().st_uid == 0 for path in lease.iterdir())
     assert float((lease / "until").read_text().split()[0]) >= before + 7199
     (lease / "hdfs").touch()
-    renew(tmp_path / "state")
+    renew()
     assert (lease / "hdfs").exists()

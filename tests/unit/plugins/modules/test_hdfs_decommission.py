@@ -21,7 +21,8 @@ FSCK = (
 def state(live, dead=(), missing=0, blocks=0, safemode="", silent=0):
     """Return what the NameNode says of DataNodes: the administrative state by the last number of the address."""
     nodes = {
-        f"worker-{number}:9866": {"xferaddr": f"10.0.0.{number}:9866", "adminState": admin, "numBlocks": 7, "lastContact": silent} for number, admin in live.items()
+        f"worker-{number}:9866": {"xferaddr": f"10.0.0.{number}:9866", "adminState": admin, "numBlocks": 7, "lastContact": silent}
+        for number, admin in live.items()
     }
     decommissioning = {
         f"worker-{number}:9866": {"xferaddr": f"10.0.0.{number}:9866", "underReplicatedBlocks": blocks}

@@ -32,7 +32,7 @@ sanity: $(TEST_VENV)
 units: $(TEST_VENV)
 	@demo/run.sh tests/ansible_test.sh units
 
-tools: $(TRAINING_VENV) $(HADOOP) $(S3_SERVER)
+tools: $(TRAINING_VENV) $(LINK) $(HADOOP) $(S3_SERVER)
 	@$(TRAINING_TESTS) tests/unit_tools tests/demo
 
 TRAINING_TESTS = DEEPTRAIN_TEST_HDFS_ARCHIVE=$(CURDIR)/$(HADOOP) DEEPTRAIN_TEST_VERSITYGW=$(CURDIR)/$(S3_SERVER) \

@@ -18,6 +18,7 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.job import (
     ATTACH,
     DONE,
     FAILED,
+    NONE,
     REQUIRED_IF,
     RUNNING,
     START,
@@ -82,6 +83,10 @@ class ActionModule(ActionBase):
         result["changed"] = result["changed"] or self._node_restarts > 0
         if last.get("job_state") == FAILED:
             result.update(failed=True, msg=last["reason"])
+        elif last.get("job_state") == NONE and not last.get("failed"):
+            node = self._task_vars["inventory_hostname"]
+            message = f"{last['unit']} ended without progress and without a result: read its journal on {node}, and run this again"
+            result.update(failed=True, msg=message)
         elif last.get("job_state") == DONE and self._args["recheck"]:
             result["changed"] = bool(last["result"].get("changed"))
         return result
@@ -97,7 +102,7 @@ class ActionModule(ActionBase):
         while True:
             newest = look["progress"][-1] if look["progress"] else newest
             # Of a unit that has failed since, a restart of the node is not the cause.
-            if look["job_state"] == FAILED and look["unit_state"] == "inactive" and look["boot"] != boot:
+            if look["job_state"] in (NONE, FAILED) and look["unit_state"] == "inactive" and look["boot"] != boot:
                 now = time.monotonic()
                 node_restarts = [then for then in node_restarts if now - then < NODE_RESTARTS_SECONDS] + [now]
                 if len(node_restarts) <= NODE_RESTARTS:

@@ -18,7 +18,8 @@ description:
 options:
   state:
     description:
-      - V(validated) fails when the DataNodes cannot leave, and returns those that have to be decommissioned.
+      - V(validated) fails when the DataNodes cannot leave, and returns those that have to be decommissioned. Without O(remove) it waits
+        for up to 90 seconds until silent DataNodes, such as those of machines just removed, count as dead.
       - V(decommissioned) waits until no live one of them holds a block that is needed.
     type: str
     choices: [validated, decommissioned]
@@ -100,6 +101,8 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.webhdfs import (
 
 DECOMMISSIONED = "Decommissioned"
 POLL_SECONDS = 2
+# A DataNode that is silent for a minute is dead (role hadoop).
+SILENT_SECONDS = 90
 WORD = "set hadoop_remove_datanodes to true to decommission them"
 
 
@@ -111,6 +114,23 @@ def nodes(info, kind, addresses):
         if address in addresses:
             found[address] = {**node, "name": name.rpartition(":")[0]}
     return found
+
+
+def not_decommissioned(info, addresses):
+    """Return the live DataNodes that still hold blocks."""
+    return {address: node for address, node in nodes(info, "LiveNodes", addresses).items() if node["adminState"] != DECOMMISSIONED}
+
+
+def settled(hdfs, addresses):
+    """Return the NameNode's state when no node that was just removed counts as live any more, or one has sent a heartbeat."""
+    began = time.monotonic()
+    while True:
+        info = hdfs.bean("NameNodeInfo")
+        seconds = time.monotonic() - began
+        live = not_decommissioned(info, addresses).values()
+        if not live or seconds > SILENT_SECONDS or any(node["lastContact"] + 1 <= seconds for node in live):
+            return info
+        time.sleep(POLL_SECONDS)
 
 
 def named(found):
@@ -128,7 +148,7 @@ def validate(module, hdfs):
     """Return which DataNodes have to be decommissioned, and the files that are lost; fail when they cannot leave."""
     addresses, remaining, remove = (module.params[name] for name in ("addresses", "remaining", "remove"))
     try:
-        info = hdfs.bean("NameNodeInfo")
+        info = hdfs.bean("NameNodeInfo") if remove else settled(hdfs, addresses)
     except WebHdfsError as error:
         if not remove:
             module.fail_json(
@@ -136,7 +156,7 @@ def validate(module, hdfs):
                 f"put them back into the inventory, or {WORD}"
             )
         return addresses, []
-    live = {address: node for address, node in nodes(info, "LiveNodes", addresses).items() if node["adminState"] != DECOMMISSIONED}
+    live = not_decommissioned(info, addresses)
     dead = nodes(info, "DeadNodes", addresses)
     if live and not remove:
         module.fail_json(
@@ -167,7 +187,7 @@ def wait(module, hdfs):
     while True:
         try:
             info = hdfs.bean("NameNodeInfo")
-            busy = {address: node for address, node in nodes(info, "LiveNodes", addresses).items() if node["adminState"] != DECOMMISSIONED}
+            busy = not_decommissioned(info, addresses)
             if not info["Safemode"] and not busy:
                 return
             left = sum(node.get("underReplicatedBlocks", 0) for node in nodes(info, "DecomNodes", addresses).values())

@@ -26,7 +26,7 @@ options:
       - V(present) creates it where there is none, brings the number of VMs of each system to that of the RADL, and configures again one
         whose contextualization has failed. It fails where a VM was ended in its cloud, and where VMs would have to be removed without
         O(allow_removal).
-      - V(absent) destroys it, and V(started) and V(stopped) start and stop all of its VMs.
+      - V(absent) destroys it, also waits for one of the name that is being deleted already, and V(started) and V(stopped) start and stop all of its VMs.
       - V(reconfigured) runs its contextualization again, with the O(radl) where one is given.
     type: str
     choices: [present, absent, started, stopped, reconfigured]
@@ -274,6 +274,19 @@ class Infrastructure:
         else:
             self.id = choose(im, self.params["infrastructure_id"], self.name)
             self.all = [self.id] if self.id else []
+        self.deleting = []
+        if self.params["state"] == "absent":
+            # A deletion that was interrupted is under way still, and may fail.
+            if not self.params["infrastructure_id"]:
+                self.all += im.find(self.name, deleting=True)
+            self.deleting = [infrastructure for infrastructure in self.all if self.is_leaving(infrastructure)]
+
+    def is_leaving(self, infrastructure):
+        """Return whether an infrastructure is being deleted, or is gone."""
+        try:
+            return self.im.state(infrastructure)["state"] == "deleting"
+        except Gone:
+            return True
 
     def document(self):
         """Return the document and its media type."""
@@ -561,10 +574,12 @@ class Infrastructure:
         return (named + newest)[:count]
 
     def absent(self):
-        if not self.all:
+        """Start to destroy what is not being deleted yet."""
+        existing = [infrastructure for infrastructure in self.all if infrastructure not in self.deleting]
+        if not existing:
             return False, {}, {}
         if not self.module.check_mode:
-            for infrastructure in self.all:
+            for infrastructure in existing:
                 self.destroy(infrastructure, self.params["force"])
         return True, {"state": "present"}, {"state": "absent"}
 

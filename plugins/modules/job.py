@@ -387,7 +387,7 @@ class Job:
             progressed = handle is not None and "progress.jsonl" in os.listdir(handle)
         state = job_state(unit, result, progressed)
         # A job that ends with the node does so before the connection does; what became of it shows after the restart.
-        return unit, result, RUNNING if state == FAILED and self.stopping() else state
+        return unit, result, RUNNING if state in (NONE, FAILED) and self.stopping() else state
 
     def stopping(self):
         """Return whether the node is shutting down."""
@@ -567,6 +567,8 @@ class Job:
                     message = f"{self.unit} was told to end {timeout} s ago and is still ending: wait for it, or give it a longer timeout"
                     self.module.fail_json(msg=message, unit=self.unit)
                 time.sleep(0.5)
+            # An automatic restart before the stop has enabled it again.
+            self.disable(self.properties())
         return True
 
 

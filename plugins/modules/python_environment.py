@@ -15,6 +15,7 @@ description:
   - Installs packages into a new virtual environment for each combination of interpreter and requirements. The symbolic link O(path) is
     switched to the new environment once it is complete.
   - Running processes keep the environment that they were started from. An environment is never modified after it is complete.
+  - Credentials in the URLs of O(requirements) are neither returned nor logged, and are stored for root alone.
   - Removes stale environments that no process uses. This alone is not reported as a change.
   - Replaces a virtual environment that is a plain directory at O(path) with the link. Fails while a process uses that directory.
 options:
@@ -82,7 +83,7 @@ environment:
   returned: success
   sample: /opt/deeptrain/environments/0123456789abcdef
 requirements:
-  description: The requirements that the environment was installed from.
+  description: The requirements that the environment was installed from, without the credentials in their URLs.
   type: list
   elements: str
   returned: success
@@ -110,8 +111,14 @@ from ansible.module_utils.basic import AnsibleModule
 MARKER = "environment.json"
 LOCK_SECONDS = 1800
 PROC = "/proc"
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)|(?<=://)([^?\s]*\?)[^#\s]+")
 _NAME = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
 _IDENTITY = "import json, os, sys; print(json.dumps([os.path.realpath(sys.executable), '%d.%d' % sys.version_info[:2]]))"
+
+
+def redacted(text):
+    """Return a text without user, password and query of its URLs, which may be credentials."""
+    return _CREDENTIALS.sub(lambda match: (match[1] or "") + "****", text)
 
 
 def project(requirement):
@@ -167,11 +174,22 @@ def _open_private(path, flags):
     return os.open(path, flags, 0o600)
 
 
+class Module(AnsibleModule):
+    """A module that logs no credentials."""
+
+    def log(self, msg, log_args=None):
+        """Log a message without the credentials in its URLs."""
+        super().log(redacted(msg), log_args={name: redacted(str(value)) for name, value in (log_args or {}).items()})
+
+
 class Environments:
     """The environments beside a link."""
 
     def __init__(self, module):
         self.module = module
+        self.requirements = module.params["requirements"]
+        # What Ansible returns of the arguments.
+        module.params["requirements"] = [redacted(requirement) for requirement in self.requirements]
         self.link = module.params["path"].rstrip("/")
         # Processes and scripts name an environment by its real path.
         self.base = os.path.join(os.path.realpath(os.path.dirname(self.link)), "environments")
@@ -211,7 +229,7 @@ class Environments:
         parameters = self.module.params
         target = os.path.realpath(self.link) if os.path.islink(self.link) else None
         current = read_description(target) if target else {}
-        description = wanted(self.identity(), parameters["requirements"], current, parameters["keep_others"])
+        description = wanted(self.identity(), self.requirements, current, parameters["keep_others"])
         directory = os.path.join(self.base, identifier(description))
         changed = current != description or target != directory
         if changed:
@@ -224,7 +242,7 @@ class Environments:
             "changed": changed,
             "path": self.link,
             "environment": directory,
-            "requirements": description["requirements"],
+            "requirements": [redacted(requirement) for requirement in description["requirements"]],
             "removed": [] if self.module.check_mode else self.remove_stale(directory),
             "diff": {"before": {"target": target}, "after": {"target": directory}},
         }
@@ -232,7 +250,7 @@ class Environments:
     def build(self, directory, description):
         """Create an environment; it is complete when its marker exists."""
         shutil.rmtree(directory, ignore_errors=True)
-        failed = f"cannot install {', '.join(description['requirements'])}"
+        failed = f"cannot install {redacted(', '.join(description['requirements']))}"
         try:
             self._run([self.module.params["python"], "-m", "venv", directory], f"cannot create {directory}")
             self._run(
@@ -240,11 +258,13 @@ class Environments:
                     os.path.join(directory, "bin", "python"),
                     *("-m", "pip", "install", "--disable-pip-version-check", "--no-input"),
                     *(["--find-links", self.module.params["find_links"]] if self.module.params["find_links"] else []),
-                    *description["requirements"],
+                    *("--requirement", "/dev/stdin"),
                 ],
                 failed,
+                # All users can read a command line.
+                data="\n".join(description["requirements"]),
             )
-            with open(os.path.join(directory, MARKER + ".part"), "w", encoding="utf-8") as file:
+            with open(os.path.join(directory, MARKER + ".part"), "w", encoding="utf-8", opener=_open_private) as file:
                 json.dump(description, file, indent=2, sort_keys=True)
                 file.write("\n")
                 file.flush()
@@ -290,19 +310,19 @@ class Environments:
             shutil.rmtree(path)
         return stale
 
-    def _run(self, command, failed):
+    def _run(self, command, failed, data=None):
         status, output, error = self.module.run_command(
-            command, handle_exceptions=False, environ_update={"PIP_ROOT_USER_ACTION": "ignore"}
+            command, data=data, handle_exceptions=False, environ_update={"PIP_ROOT_USER_ACTION": "ignore"}
         )
         if status != 0:
-            lines = [line.strip() for line in (error or output).splitlines() if line.strip()]
+            lines = [line.strip() for line in redacted(error or output).splitlines() if line.strip()]
             self.module.fail_json(msg=f"{failed}: {' | '.join(lines[-5:]) or f'exit status {status}'}", rc=status)
         return output
 
 
 def main():
     """Run the module."""
-    module = AnsibleModule(
+    module = Module(
         argument_spec={
             "path": {"type": "path", "required": True},
             "requirements": {"type": "list", "elements": "str", "required": True},

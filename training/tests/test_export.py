@@ -386,6 +386,20 @@ def test_a_model_takes_the_place_of_a_checkpoint_and_not_the_other_way(make_job,
     assert names(s3_server, prefix) == exported
 
 
+def test_a_training_that_succeeds_during_the_export_of_its_checkpoint(make_job, tmp_path, s3_server, checkpoints, monkeypatch):
+    prefix = f"models-{secrets.token_hex(4)}/run"
+    job = partial(make_job, tmp_path, s3_server, prefix, checkpoints)
+    report = job.progress.report
+
+    def succeed(*arguments, **more):
+        write_model(trained(tmp_path), 2_000)
+        monkeypatch.setattr(job.progress, "report", report)
+
+    monkeypatch.setattr(job.progress, "report", succeed)
+    assert export(job).summary["complete"] is True
+    assert names(s3_server, prefix) == {"manifest.json", "metrics.json", "saved_model/saved_model.pb", "saved_model/variables/variables.data"}
+
+
 def test_neither_model_nor_checkpoint(make_job, tmp_path, s3_server, hdfs):
     with pytest.raises(BadInput, match="no checkpoint"):
         export(partial(make_job, tmp_path, s3_server, f"models-{secrets.token_hex(4)}/run", f"{hdfs.url}/checkpoints"))

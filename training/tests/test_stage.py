@@ -27,6 +27,7 @@ from services import wait_until
 
 import deeptrain.stage
 from deeptrain import manifest, s3
+from deeptrain.hdfs import Hdfs, Unavailable
 from deeptrain.job import BadInput, Job, JobError
 from deeptrain.namenode import NameNode
 from deeptrain.stage import Staging, largest_directory, relative_paths, stage
@@ -348,11 +349,27 @@ def test_wrong_credentials(make_job, source, s3_server, tmp_path, wrong):
     assert s3_server.credentials["aws_secret_access_key"] not in str(error.value)
 
 
-def test_no_hdfs(make_job, source, tmp_path):
+def test_no_hdfs(make_job, source, tmp_path, monkeypatch):
+    monkeypatch.setattr(deeptrain.stage, "HDFS_SECONDS", 0, raising=False)
     job = make_job(source)
     job.config["target"] = "hdfs://127.0.0.1:9/data"
     with pytest.raises(JobError, match=r"run hdfs\.yml"):
         stage(job)
+
+
+def test_hdfs_that_starts_with_the_node_is_waited_for(make_job, source, monkeypatch):
+    monkeypatch.setattr(deeptrain.stage, "HDFS_RETRY_SECONDS", 0.01, raising=False)
+    job, mkdirs, tries = make_job(source), Hdfs.mkdirs, []
+
+    def starting(directory, name=""):
+        if len(tries) < 2:
+            raise Unavailable("down")
+        mkdirs(directory, name)
+
+    monkeypatch.setattr(Hdfs, "mkdirs", starting)
+    monkeypatch.setattr(job.stop, "wait", tries.append)
+    assert stage(job).summary["objects"] > 0
+    assert tries == [0.01, 0.01] and '"wait for HDFS"' in job.progress_file.read_text()
 
 
 @pytest.mark.parametrize(

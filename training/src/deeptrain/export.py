@@ -226,9 +226,14 @@ def export_checkpoint(job: Job) -> None:
 def export(job: Job) -> Outcome:
     """Exports, by the job's ``source``, ``target`` and ``s3``. With the setting ``partial`` the last checkpoint will do."""
     training = Path(job.config["source"]).parent
-    if not succeeded(training):
-        if job.settings.get("partial"):
+    if not succeeded(training) and job.settings.get("partial"):
+        try:
             export_checkpoint(job)
+        except JobError:
+            # A training that was resumed may succeed meanwhile, and starts no export beside this one.
+            if not succeeded(training):
+                raise
+    if not succeeded(training):
         raise BadInput(
             f"{training / 'result.json'} does not say that the training has succeeded, so there is no model to export:"
             " run train.yml to its end; its command must leave the model in DEEPTRAIN_EXPORT_DIR"

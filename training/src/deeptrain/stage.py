@@ -44,6 +44,9 @@ INCOMING = "_incoming"
 PLAN = f"{INCOMING}/plan.json"
 # The target's own, which are no data.
 _OWN = (manifest.NAME, manifest.DIGEST, INCOMING, f"{manifest.NAME}.part", f"{manifest.DIGEST}.part")
+# A NameNode that starts with this node, at boot, loads its state and waits for its DataNodes first.
+HDFS_SECONDS = 600
+HDFS_RETRY_SECONDS = 5
 # The limits of HDFS: bytes of a name, and entries of a directory.
 _NAME_BYTES = 255
 _DIRECTORY_LIMIT = "dfs.namenode.fs-limits.max-directory-items"
@@ -157,8 +160,22 @@ class Staging:
         return list_source(self.client, self.source, self.settings, self.job.progress)
 
     def run(self) -> Outcome:
+        self._wait_for_hdfs()
         with self._alone():
             return self._run()
+
+    def _wait_for_hdfs(self) -> None:
+        began = time.monotonic()
+        while True:
+            try:
+                # A NameNode in safe mode refuses it.
+                return self.target.mkdirs()
+            except Unavailable:
+                if time.monotonic() - began >= HDFS_SECONDS:
+                    raise
+            self.job.progress.report("wait for HDFS", round(time.monotonic() - began), unit="s")
+            self.job.stop.wait(HDFS_RETRY_SECONDS)
+            self.job.check_stop()
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

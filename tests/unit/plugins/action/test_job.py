@@ -261,6 +261,17 @@ def test_a_restart_of_the_node_is_survived(controller):
     assert watch.calls[4] == ARGUMENTS and watch.calls[5]["state"] == "observed"
 
 
+def test_a_restart_of_the_node_before_the_first_progress_is_survived(controller):
+    watch = controller()
+    result = watch.run(started(), {**interrupted("2"), "job_state": "none"}, started(boot="2"), ended(boot="2"))
+    assert result["job_state"] == "done" and result["node_restarts"] == 1 and not result.get("failed")
+
+
+def test_a_job_that_ends_without_a_trace_has_failed(controller):
+    result = controller().run(started(), {**interrupted("1"), "job_state": "none"})
+    assert result["failed"] and result["msg"] == f"{UNIT} ended without progress and without a result: read its journal on node, and run this again"
+
+
 def test_a_node_that_is_lost_while_the_job_is_started_again(controller):
     watch = controller()
     result = watch.run(started(), interrupted("2"), AnsibleConnectionFailure("no route"), started(boot="2"), ended(boot="2"))

@@ -18,10 +18,11 @@ FSCK = (
 )
 
 
-def state(live, dead=(), missing=0, blocks=0, safemode=""):
+def state(live, dead=(), missing=0, blocks=0, safemode="", silent=0):
     """Return what the NameNode says of DataNodes: the administrative state by the last number of the address."""
     nodes = {
-        f"worker-{number}:9866": {"xferaddr": f"10.0.0.{number}:9866", "adminState": admin, "numBlocks": 7} for number, admin in live.items()
+        f"worker-{number}:9866": {"xferaddr": f"10.0.0.{number}:9866", "adminState": admin, "numBlocks": 7, "lastContact": silent}
+        for number, admin in live.items()
     }
     decommissioning = {
         f"worker-{number}:9866": {"xferaddr": f"10.0.0.{number}:9866", "underReplicatedBlocks": blocks}
@@ -102,6 +103,16 @@ def test_live_datanodes_are_refused_by_name(run):
     assert result["failed"]
     assert "The DataNodes worker-3 (10.0.0.3), worker-4 (10.0.0.4) are live in HDFS and not in the inventory" in result["msg"]
     assert "set hadoop_remove_datanodes to true" in result["msg"]
+
+
+def test_datanodes_that_were_just_removed_are_dead_after_a_while(run, namenode):
+    result = run(state(ALL, silent=1), state(ALL, silent=30), state(ALL, silent=59), state({1: SERVICE, 2: SERVICE}, dead=(3, 4)))
+    assert "failed" not in result and result["live"] == [] and len(namenode.states) == 1
+
+
+def test_the_wait_for_silent_datanodes_has_a_timeout(run, monkeypatch):
+    monkeypatch.setattr(hdfs_decommission, "SILENT_SECONDS", 0.1)
+    assert "are live in HDFS and not in the inventory" in run(state(ALL, silent=30))["msg"]
 
 
 def test_live_datanodes_are_returned_with_the_users_word(run):

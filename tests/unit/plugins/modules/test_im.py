@@ -564,6 +564,26 @@ def test_absent(server, run):
     assert not run(im_infrastructure, name="cluster", state="absent")["changed"]
 
 
+@pytest.mark.parametrize("arguments", [{"name": "cluster"}, {"name": "cluster", "destroy_all": True}, {"infrastructure_id": "i1"}])
+def test_absent_waits_for_an_earlier_deletion(server, run, arguments):
+    server.make(RADL)
+    server.there["i1"]["state"] = "deleting"
+    server.act(lambda: server.count("state") > 5, server.there.clear)
+    gone = run(im_infrastructure, state="absent", **arguments)
+    assert (gone["changed"], gone["state"], gone["infrastructure_ids"], server.there) == (False, "absent", ["i1"], {})
+    assert not any(call.startswith("DELETE") for call in server.asked)
+
+
+def test_absent_repeats_a_deletion_that_failed(server, run):
+    server.make(RADL)
+    server.make(RADL)
+    server.there["i1"]["state"] = "deleting"
+    server.act(lambda: server.count("state") > 5, lambda: server.there["i1"].update(state="failed"))
+    # The other one of its name is destroyed too.
+    gone = run(im_infrastructure, name="cluster", state="absent")
+    assert (gone["changed"], gone["state"], server.there) == (True, "absent", {})
+
+
 @pytest.mark.parametrize("wait", [True, False])
 def test_absent_is_not_said_of_what_is_there(server, run, wait):
     server.make(RADL)

@@ -468,13 +468,29 @@ def test_what_is_stopped_does_not_start_at_boot(node, call):
     assert call("stopped")["changed"] and node.calls == ["disable", "disable", "stop"]
 
 
-def test_a_job_that_ends_with_its_node_has_not_failed(node, call):
-    node.put("failed")
+def test_a_restart_while_the_unit_is_stopped_does_not_enable_it(node, call, monkeypatch):
+    node.put("running")
+    node.unit["UnitFileState"] = "enabled"
+    run = node.run_command
+
+    def restart_first(command):
+        if command[1] == "stop":
+            # By the unit's ExecStartPre=.
+            node.unit["UnitFileState"] = "enabled"
+        return run(command)
+
+    monkeypatch.setattr(node, "run_command", restart_first)
+    assert call("stopped")["changed"] and node.unit["UnitFileState"] == "disabled"
+
+
+@pytest.mark.parametrize("state", ["failed", "none"])
+def test_a_job_that_ends_with_its_node_has_not_failed(node, call, state):
+    node.put(state)
     node.system = "stopping"
     assert call("observed")["job_state"] == "running"
     node.system = "degraded"
     look = call("observed")
-    assert look["job_state"] == "failed" and look["unit_state"] == "inactive" and look["boot"] == call("observed")["boot"] != ""
+    assert look["job_state"] == state and look["unit_state"] == "inactive" and look["boot"] == call("observed")["boot"] != ""
 
 
 def test_a_unit_that_waits_for_its_restart_gets_the_credentials_that_it_lacks(node, call):

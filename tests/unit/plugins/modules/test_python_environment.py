@@ -5,24 +5,28 @@
 
 from __future__ import annotations
 
+import json
 import os
+import stat
 import subprocess
 import sys
 
 import pytest
 from ansible_collections.deeptrain.cluster.plugins.modules import python_environment
 
-# Stands in for the interpreter: as `-m venv DIRECTORY`, and in the environment as `-m pip install … REQUIREMENTS`.
+# Stands in for the interpreter: as `-m venv DIRECTORY`, and in the environment as `-m pip install …` with the requirements in its input.
 PYTHON = """#!/bin/sh
 if [ "$2" = venv ]; then
     mkdir -p "$3/bin" && cp "$0" "$3/bin/python"
 elif [ "$2" = pip ]; then
-    for word; do
+    echo "$@" >>"$(dirname "$0")/../arguments"
+    cat "/dev/stdin" | tr ' ' '\\n' >"$0.words"
+    while read -r word; do
         case $word in
             *broken*) echo "ERROR: No matching distribution found for $word" >&2; exit 1 ;;
             *==*) echo >"$(dirname "$0")/../$word" ;;
         esac
-    done
+    done <"$0.words"
 else
     exec {python} "$@"
 fi
@@ -126,6 +130,24 @@ def test_a_failed_installation_leaves_the_current_environment(install, home):
     assert failed["failed"] and "cannot install broken==1" in failed["msg"] and "No matching distribution" in failed["msg"]
     assert target(home) == first
     assert [name for name in os.listdir(home / "environments") if not name.startswith(".")] == [os.path.basename(first)]
+
+
+@pytest.mark.parametrize("secret", ["https://not-to-be-seen@git.example.org/a.git", "https://git.example.org/a?token=not-to-be-seen"])
+def test_credentials_of_a_requirement_stay_with_root(install, home, monkeypatch, secret):
+    logged = []
+    monkeypatch.setattr("ansible.module_utils.basic.AnsibleModule._log_to_syslog", lambda module, message: logged.append(message))
+    monkeypatch.setattr("ansible.module_utils.basic.has_journal", False)
+    requirement = f"a @ git+{secret}"
+    done = install(requirement)
+    marker = home / "venv" / "environment.json"
+    assert stat.S_IMODE(marker.stat().st_mode) == 0o600 and json.loads(marker.read_text())["requirements"] == [requirement]
+    failed = install(f"{requirement}-broken")
+    assert failed["failed"] and "cannot install a @ git+https://" in failed["msg"]
+    assert logged and "not-to-be-seen" not in json.dumps([done, failed, logged])
+    assert "not-to-be-seen" not in (home / "venv" / "arguments").read_text()
+    # Those of the current environment too.
+    assert install("b==1", keep_others=True)["requirements"] == [done["requirements"][0], "b==1"]
+    assert not install("b==1", requirement)["changed"]
 
 
 def test_an_interrupted_installation_is_repeated(install, home):

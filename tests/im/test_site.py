@@ -229,6 +229,42 @@ def test_machines_are_kept_for_another_run(site, deployed):
     assert deployed() == 1
 
 
+@pytest.mark.parametrize("site", ["current"], indirect=True)
+def test_the_verified_infrastructure_is_destroyed_whatever_its_name(site, server, deployed, radl):
+    site.export()
+    other = Modules(server)
+    other.done("im_infrastructure", radl=radl(1, name="other"))
+    try:
+        # Before that: an inventory of several clusters.
+        several = site.directory / "several.im.yml"
+        several.write_text("plugin: deeptrain.cluster.im\n")
+        mixed = site.run(PROJECT / "playbooks/deploy.yml", several)
+        assert mixed.returncode != 0 and "its machines run without a deadline" in " ".join(mixed.stdout.split()), mixed.stdout
+        done = site.run(site.ending(), "inventories/im", site.inventory(), im_cluster_name="other")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert list(other.all().values()) == ["other"]
+    finally:
+        other.done("im_infrastructure", state="absent", name="other")
+
+
+@pytest.mark.parametrize("site", ["current"], indirect=True)
+def test_a_failed_deployment_has_a_deadline(site, deployed):
+    renewal = site.directory / "deadline/watched"
+    renewal.parent.mkdir()
+    renewal.touch()
+    os.utime(renewal, (0, 0))
+    wrong = {"im_cluster_ssh_sources": ["nowhere"]}
+    alone = site.run(PROJECT / "playbooks/deploy.yml", "inventories/im", site.inventory(), **wrong)
+    said = " ".join(alone.stdout.split())
+    assert alone.returncode != 0 and "im_cluster_ssh_sources is" in said and "3 machines run, and new ones have no deadline" in said, alone.stdout
+    assert renewal.stat().st_mtime == 0
+    done = site.run(PROJECT / "playbooks/site.yml", "inventories/im", site.inventory(dead=["worker-0"]), deeptrain_connect_timeout=1, **wrong)
+    said = " ".join(done.stdout.split())
+    assert done.returncode != 0 and "Fix the cause and rerun" in said and said.rfind("im_cluster_ssh_sources is") > said.find("PLAY [Arm the deadline]"), done.stdout
+    assert renewal.stat().st_mtime > 0 and "Check the cluster's shape, its nodes" not in said
+    assert deployed() == 1
+
+
 def plays(stage: str) -> list[dict]:
     return yaml.safe_load((PROJECT / f"playbooks/{stage}.yml").read_text())
 

@@ -112,7 +112,10 @@ class Site:
         command = [self.programs / "ansible-playbook", playbook]
         for inventory in inventories:
             command += ["--inventory", inventory]
-        command += ["--extra-vars", json.dumps({**CLUSTER, "deeptrain_state_dir": str(self.directory), "deeptrain_home": str(self.directory / "home"), **variables})]
+        command += [
+            "--extra-vars",
+            json.dumps({**CLUSTER, "deeptrain_state_dir": str(self.directory), "deeptrain_home": str(self.directory / "home"), **variables}),
+        ]
         return subprocess.run(command, cwd=PROJECT, env=self.environment, capture_output=True, text=True, check=False, timeout=300)
 
     def playbook(self, plays: list[dict]) -> Path:
@@ -260,7 +263,9 @@ def test_a_failed_deployment_has_a_deadline(site, deployed):
     assert renewal.stat().st_mtime == 0
     done = site.run(PROJECT / "playbooks/site.yml", "inventories/im", site.inventory(dead=["worker-0"]), deeptrain_connect_timeout=1, **wrong)
     said = " ".join(done.stdout.split())
-    assert done.returncode != 0 and "Fix the cause and rerun" in said and said.rfind("im_cluster_ssh_sources is") > said.find("PLAY [Arm the deadline]"), done.stdout
+    assert done.returncode != 0 and "Fix the cause and rerun" in said and said.rfind("im_cluster_ssh_sources is") > said.find("PLAY [Arm the deadline]"), (
+        done.stdout
+    )
     assert renewal.stat().st_mtime > 0 and "Check the cluster's shape, its nodes" not in said
     assert deployed() == 1
 

@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 import yaml
-from ansible.module_utils.common.validation import check_type_bool, check_type_int
+from ansible.module_utils.common.validation import check_type_bool, check_type_float, check_type_int
 
 ROLES = pathlib.Path(__file__).parents[2] / "roles"
 # What playbooks and the topology read, and no role's option.
@@ -30,6 +30,12 @@ SHARED = re.compile(r"\bdeeptrain_[a-z0-9_]+")
 # A default that is another variable's value: that variable has the option's type.
 PASSED_ON = re.compile(r"\{\{ (deeptrain_[a-z0-9_]+) \| default\(")
 SIMILAR = 0.9
+# Type -> what validates it, and what to write.
+CHECKS = {
+    "bool": (check_type_bool, "true or false"),
+    "int": (check_type_int, "a whole number"),
+    "float": (check_type_float, "a number, without a unit"),
+}
 
 
 def options(roles=ROLES):
@@ -70,12 +76,12 @@ def _error(name, value, option):
         return f"{name} is {type(value).__name__}, not a dictionary: write {name}: {{KEY: VALUE}}, on the command line as JSON"
     if wanted in ("str", "path") and (isinstance(value, Mapping) or _is_list(value)):
         return f"{name} is {type(value).__name__}: write it as text"
-    check = {"bool": check_type_bool, "int": check_type_int}.get(wanted)
-    if check:
+    if wanted in CHECKS:
+        check, words = CHECKS[wanted]
         try:
             check(value)
         except (TypeError, ValueError):
-            return f"{name} is {value!r}: write {'true or false' if wanted == 'bool' else 'a whole number'}"
+            return f"{name} is {value!r}: write {words}"
     if option.get("choices") and str(value) not in map(str, option["choices"]):
         return f"{name} is {value!r}: use one of {', '.join(map(str, option['choices']))}"
     return None

@@ -18,6 +18,8 @@ description:
   - The file is named C(im.yml) or C(im.yaml), or ends in C(.im.yml) or C(.im.yaml).
   - Host variables are C(IM_NODE_PRIVATE_IP), C(IM_NODE_PUBLIC_IP), C(IM_NODE_HOSTNAME), C(IM_NODE_NUM) and C(IM_INFRASTRUCTURE_ID), as in
     the Infrastructure Manager's own Ansible, and C(im_name) (the infrastructure's), C(im_system), C(im_state) and C(im_vm_id).
+  - With O(infrastructure_id) or O(name), all hosts have C(im_inventory_names), the names of the infrastructures in the inventory, also of one
+    that does not exist yet.
 extends_documentation_fragment:
   - deeptrain.cluster.im.plugin
   - deeptrain.cluster.im
@@ -107,6 +109,7 @@ display = Display()
 
 SUFFIXES = ("im.yml", "im.yaml")
 CLIENT = ("url", "auth", "auth_file", "validate_certs", "ca_path", "timeout", "unavailable_timeout")
+NAMES = "im_inventory_names"
 SECRETS = ("password", "private_key")
 # A jump host's sshd turns some away when many come at once.
 RETRIES = 3
@@ -128,6 +131,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         self._read_config_data(path)
         try:
             infrastructures = self._infrastructures(path, cache)
+            self._publish_names(infrastructures)
             names = Counter(item["name"] for item in infrastructures)
             for item in infrastructures:
                 self._add(item, "" if self._wants_one() else f"{item['name'] if names[item['name']] == 1 else item['id']}-")
@@ -179,6 +183,14 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             if not re.fullmatch(r"\w[\w.-]*", infrastructure):
                 raise ImError(f"{im.url} gives {infrastructure!r} as an infrastructure's id, which is none: see that url is right")
         return [infrastructure for infrastructure in found if wanted in (None, "", infrastructure)]
+
+    def _publish_names(self, infrastructures):
+        """Let playbooks know of which clusters this inventory has, or will have, the machines."""
+        if self._wants_one():
+            names = [self.get_option("name")] if self.get_option("name") else [item["name"] for item in infrastructures]
+            # Another source may have published its own.
+            known = self.inventory.groups["all"].get_vars().get(NAMES, [])
+            self.inventory.set_variable("all", NAMES, [*known, *map(_untemplated, names)])
 
     def _wants_one(self):
         return bool(self.get_option("infrastructure_id") or self.get_option("name"))

@@ -90,6 +90,8 @@ def test_removal_while_a_job_runs(playbook, modules, tmp_path):
     jobs.write_text("deeptrain-train@default.service loaded active running Job train\n")
     playbook.environment["PATH"] = f"{program.parent}:{os.environ['PATH']}"
     assert playbook("playbooks/deploy.yml", **CLUSTER)[:2] == (0, 1)
+    # No machine is too many.
+    assert playbook("playbooks/deploy.yml", ansible_port=1, ansible_host="127.0.0.1", **{**smaller, "im_cluster_worker_count": 2})[:2] == (0, 0)
     # Nobody listens there.
     status, changed, text = playbook("playbooks/deploy.yml", ansible_port=1, ansible_host="127.0.0.1", **smaller)
     assert status != 0 and changed == 0

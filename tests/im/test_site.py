@@ -33,6 +33,17 @@ CLUSTER = {
     "hadoop_archive": "/dev/null",
     "hadoop_archive_checksum": "sha256:" + 64 * "0",
 }
+# The code of the nodes; what HDFS holds is played.
+DEEPTRAIN = """#!{python}
+import os, sys
+
+sys.path.insert(0, "{source}")
+from deeptrain import cli, deadline
+
+deadline.Shared.__init__ = lambda self, url: None
+deadline.Shared.saved = lambda self: set(os.environ["SAVED"].split())
+sys.exit(cli.main())
+"""
 STAGES = ("preflight", "firewall", "hdfs", "data", "train", "export")
 # A node on this machine; its connection is lost once one file exists, and made at the second try when another does.
 LOSE = """
@@ -53,6 +64,7 @@ class Connection(Local):
 SYSTEMCTL = """#!/bin/sh
 case $1 in
     show) printf 'LoadState=loaded\\nActiveState=%s\\nResult=success\\nNRestarts=0\\n' "$(cat "$STATE")" ;;
+    list-units) for pattern; do :; done; [ ! -e "$JOBS" ] || grep "^${pattern%%@*}@" "$JOBS" || : ;;
     start) echo active >"$STATE"; : >"$LOST" ;;
 esac
 """
@@ -67,12 +79,17 @@ class Site:
         (directory / "systemctl").write_text(SYSTEMCTL)
         (directory / "systemctl").chmod(0o755)
         (directory / "state").write_text("inactive")
+        program = directory / "home/venv/bin/deeptrain"
+        program.parent.mkdir(parents=True)
+        program.write_text(DEEPTRAIN.format(python=sys.executable, source=PROJECT / "training/src"))
+        program.chmod(0o755)
         self.lost = directory / "lost"
         auth = "\n".join("; ".join(f"{key} = {value}" for key, value in entry.items()) for entry in AUTH)
         self.environment = {
             **os.environ, "HOME": str(directory), "IM_URL": server.url, "IM_AUTH": auth, "no_proxy": "127.0.0.1",
             "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_CONNECTION_PLUGINS": str(directory),
             "PATH": f"{directory}:{os.environ['PATH']}", "STATE": str(directory / "state"), "LOST": str(self.lost), "STARTING": str(directory / "starting"),
+            "JOBS": str(directory / "jobs"), "SAVED": "",
         }  # fmt: skip
 
     def inventory(self, dead=(), losing=()) -> Path:
@@ -95,7 +112,10 @@ class Site:
         command = [self.programs / "ansible-playbook", playbook]
         for inventory in inventories:
             command += ["--inventory", inventory]
-        command += ["--extra-vars", json.dumps({**CLUSTER, "deeptrain_state_dir": str(self.directory), **variables})]
+        command += [
+            "--extra-vars",
+            json.dumps({**CLUSTER, "deeptrain_state_dir": str(self.directory), "deeptrain_home": str(self.directory / "home"), **variables}),
+        ]
         return subprocess.run(command, cwd=PROJECT, env=self.environment, capture_output=True, text=True, check=False, timeout=300)
 
     def playbook(self, plays: list[dict]) -> Path:
@@ -197,6 +217,57 @@ def test_machines_are_destroyed_only_by_a_run_that_verified_the_export(site, dep
     done = site.run(site.ending(), "inventories/im", site.inventory())
     assert done.returncode == 0, done.stdout + done.stderr
     assert deployed() == 0
+
+
+@pytest.mark.parametrize("site", ["current"], indirect=True)
+def test_machines_are_kept_for_another_run(site, deployed):
+    site.export()
+    site.environment["SAVED"] = "earlier"
+    kept = site.run(site.ending(), "inventories/im", site.inventory())
+    assert kept.returncode != 0 and "earlier has a model or checkpoints that are not in S3" in " ".join(kept.stdout.split()), kept.stdout
+    site.environment["SAVED"] = ""
+    (site.directory / "jobs").write_text("deeptrain-export@other.service loaded active running\n")
+    busy = site.run(site.ending(), "inventories/im", site.inventory())
+    assert busy.returncode != 0 and "other has a running job" in " ".join(busy.stdout.split()), busy.stdout
+    assert deployed() == 1
+
+
+@pytest.mark.parametrize("site", ["current"], indirect=True)
+def test_the_verified_infrastructure_is_destroyed_whatever_its_name(site, server, deployed, radl):
+    site.export()
+    other = Modules(server)
+    other.done("im_infrastructure", radl=radl(1, name="other"))
+    try:
+        # Before that: an inventory of several clusters.
+        several = site.directory / "several.im.yml"
+        several.write_text("plugin: deeptrain.cluster.im\n")
+        mixed = site.run(PROJECT / "playbooks/deploy.yml", several)
+        assert mixed.returncode != 0 and "its machines run without a deadline" in " ".join(mixed.stdout.split()), mixed.stdout
+        done = site.run(site.ending(), "inventories/im", site.inventory(), im_cluster_name="other")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert list(other.all().values()) == ["other"]
+    finally:
+        other.done("im_infrastructure", state="absent", name="other")
+
+
+@pytest.mark.parametrize("site", ["current"], indirect=True)
+def test_a_failed_deployment_has_a_deadline(site, deployed):
+    renewal = site.directory / "deadline/watched"
+    renewal.parent.mkdir()
+    renewal.touch()
+    os.utime(renewal, (0, 0))
+    wrong = {"im_cluster_ssh_sources": ["nowhere"]}
+    alone = site.run(PROJECT / "playbooks/deploy.yml", "inventories/im", site.inventory(), **wrong)
+    said = " ".join(alone.stdout.split())
+    assert alone.returncode != 0 and "im_cluster_ssh_sources is" in said and "3 machines run, and new ones have no deadline" in said, alone.stdout
+    assert renewal.stat().st_mtime == 0
+    done = site.run(PROJECT / "playbooks/site.yml", "inventories/im", site.inventory(dead=["worker-0"]), deeptrain_connect_timeout=1, **wrong)
+    said = " ".join(done.stdout.split())
+    assert done.returncode != 0 and "Fix the cause and rerun" in said and said.rfind("im_cluster_ssh_sources is") > said.find("PLAY [Arm the deadline]"), (
+        done.stdout
+    )
+    assert renewal.stat().st_mtime > 0 and "Check the cluster's shape, its nodes" not in said
+    assert deployed() == 1
 
 
 def plays(stage: str) -> list[dict]:

@@ -8,8 +8,11 @@ from __future__ import annotations
 import subprocess
 import time
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import test_site
+import yaml
 from conftest import PROJECT, SECRET
 from infrastructure_manager import free_port
 from test_site import Site
@@ -33,16 +36,66 @@ def said(done: subprocess.CompletedProcess) -> str:
         ({"deeptrain_export_ulr": "s3://bucket/models"}, "write deeptrain_export_url"),
         ({"deeptrain_run": "Not/Right"}, "deeptrain_run is 'Not/Right'"),
         ({"deeptrain_data_url": "/data"}, "deeptrain_data_url is '/data'"),
+        ({"deeptrain_deadline_hours": "12h"}, "a number, without a unit"),
+        ({"deadline_im_url": "https://im.example.org"}, "deadline_im_credentials is not set"),
+        ({"im_cluster_name": "exp2"}, "set name in its im.yml to exp2"),
         ({"hadoop_archive": "/nowhere.tar.gz", "deeptrain_validate_remote": True}, "is no file on this controller"),
         ({"hadoop_archive_checksum": "", "hadoop_archive": __file__, "deeptrain_validate_remote": True}, "hadoop_archive_checksum is ''"),
         ({"hadoop_archive": "http://127.0.0.1:9/x", "deeptrain_validate_remote": True}, "hadoop_archive http://127.0.0.1:9/x cannot be fetched"),
     ],
-    ids=["list", "name", "run", "url", "file", "checksum", "archive"],
+    ids=["list", "name", "run", "url", "number", "manager", "inventory", "file", "checksum", "archive"],
 )
 def test_refused_before_a_machine_is_made(site, modules, variables, words):
     done = site.run(PROJECT / "playbooks/site.yml", "inventories/im", **variables)
     assert done.returncode != 0 and words in said(done), done.stdout + done.stderr
     assert modules.all() == {}
+
+
+def test_hosts_have_variables_of_their_groups(site, monkeypatch):
+    monkeypatch.delitem(test_site.CLUSTER, "deeptrain_data_url")
+    monkeypatch.delitem(test_site.CLUSTER, "im_cluster_cloud")
+    hosts = site.inventory()
+    groups = yaml.safe_load(hosts.read_text())
+    groups["site_a"] = {"children": dict.fromkeys(groups, {}), "vars": {"deeptrain_data_url": "s3://bucket/data"}}
+    hosts.write_text(yaml.safe_dump(groups))
+    done = site.run(PROJECT / "playbooks/validate.yml", hosts)
+    assert done.returncode == 0, done.stdout
+    # Their disk is validated after the variables.
+    nodes = site.run(PROJECT / "playbooks/preflight.yml", hosts)
+    assert "MiB free in" in said(nodes), nodes.stdout
+    del groups["site_a"]["vars"]
+    hosts.write_text(yaml.safe_dump(groups))
+    assert "deeptrain_data_url is ''" in said(site.run(PROJECT / "playbooks/preflight.yml", hosts))
+
+
+class Presigned(BaseHTTPRequestHandler):
+    """Answers as S3 does to a presigned URL for GET."""
+
+    def do_HEAD(self):
+        self.send_error(403)
+
+    def do_GET(self):
+        if not self.path.startswith("/archive?"):
+            self.send_error(404)
+            return
+        self.send_response(206 if self.headers["Range"] == "bytes=0-0" else 400)
+        self.send_header("Content-Length", "1")
+        self.end_headers()
+        self.wfile.write(b"x")
+
+    def log_message(self, *arguments):
+        """Say nothing."""
+
+
+def test_a_presigned_archive(site, serving):
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Presigned)) as server:
+        where = f"http://user:{SECRET}@127.0.0.1:{server.server_port}"
+        variables = {"deeptrain_validate_remote": True, "deeptrain_s3_access_key_id": "", "deeptrain_s3_secret_access_key": ""}
+        done = site.run(PROJECT / "playbooks/validate.yml", "inventories/im", hadoop_archive=f"{where}/archive?X-Amz-Signature={SECRET}", **variables)
+        assert done.returncode == 0, done.stdout
+        missing = site.run(PROJECT / "playbooks/validate.yml", "inventories/im", hadoop_archive=f"{where}/missing?X-Amz-Signature={SECRET}", **variables)
+    assert missing.returncode != 0 and "/missing?… cannot be fetched" in said(missing), missing.stdout
+    assert SECRET not in said(done) + said(missing)
 
 
 @pytest.fixture

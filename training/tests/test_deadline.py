@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from deeptrain import deadline
+from deeptrain import cli, deadline
 from deeptrain.deadline import Deadline, End, Local, Renewed, Shared, look
 from deeptrain.hdfs import Unavailable
 
@@ -395,6 +395,35 @@ def test_the_job_user_leads_root_nowhere(node, systemd, memory, tmp_path):
     os.symlink(tmp_path / "elsewhere", leaf)
     assert not ended(chief)
     assert (tmp_path / "elsewhere" / "config.json").read_text() == '{"settings": {}}'
+
+
+def unexported(node, capsys):
+    """What `deeptrain unexported` returns and prints."""
+    status = cli.main(["unexported", "--state-dir", node["state_dir"], "--hdfs-url", node["hdfs_url"], "--user", node["user"]])
+    output = capsys.readouterr()
+    return status, json.loads(output.out) if status == 0 else output.err
+
+
+def test_any_run_that_would_be_lost_with_the_machines_is_listed(node, systemd, memory, capsys, monkeypatch):
+    monkeypatch.setenv("HADOOP_USER_NAME", "")
+    chief = node()
+    memory.runs = {"lost", "good", "foreign"}
+    systemd.running = {deadline.TRAIN: ["deeptrain-train@running.service"], deadline.STAGE: [], deadline.EXPORT: []}
+    systemd.polls = 1000
+    trained(chief, "good")
+    armed(chief, "good")(**EXPORTED)
+    trained(chief, "lost")
+    armed(chief, "lost")("failed")
+    document(chief, "typo", "train", "config.json", config={})
+    status, found = unexported(chief, capsys)
+    assert status == 0 and sorted(found) == ["foreign", "lost", "running"]
+    assert found["lost"] == "has a model or checkpoints that are not in S3" and found["running"] == "has a running job"
+    memory.away = True
+    status, said = unexported(chief, capsys)
+    assert status == 1 and "not known" in said
+    memory.away = False
+    monkeypatch.setattr(deadline, "systemctl", lambda *arguments: None)
+    assert unexported(chief, capsys)[0] == 1
 
 
 def test_renewals_reach_no_further_than_the_maximum(node):

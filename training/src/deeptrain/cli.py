@@ -32,9 +32,15 @@ def main(arguments: list[str] | None = None) -> int:
     deadline.add_argument("--config", required=True, metavar="FILE", help="the deadline's configuration")
     deadline.add_argument("--end", action="store_true", help="the lease has expired: export models and checkpoints, and power off")
     deadline.add_argument("--check", action="store_true", help="check the access to the Infrastructure Manager")
+    unexported = commands.add_parser("unexported", help="list the runs that would be lost with the machines")
+    unexported.add_argument("--state-dir", required=True, metavar="DIRECTORY", help="the directory of the runs")
+    unexported.add_argument("--hdfs-url", required=True, metavar="URL", help="the job user's directory in HDFS")
+    unexported.add_argument("--user", required=True, help="the job's user")
     options = parser.parse_args(arguments)
     if options.command == "deadline":
         return importlib.import_module("deeptrain.deadline").main(options.config, options.end, options.check)
+    if options.command == "unexported":
+        return importlib.import_module("deeptrain.deadline").unexported(options.state_dir, options.hdfs_url, options.user)
     if options.command == "serve":
         return importlib.import_module("deeptrain.serve").main(options.config)
     module = importlib.import_module(f"deeptrain.{options.command}")

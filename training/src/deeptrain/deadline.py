@@ -29,7 +29,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -291,11 +291,87 @@ class Manager:
                 raise BadInput(f"The Infrastructure Manager at {self.im['url']} has no infrastructure {self.id} of this authorization")
 
 
-class End:
-    """What a node does when the lease has expired: all of it within the grace."""
+class Runs:
+    """The runs of a cluster as its chief has them, and what of them is in S3."""
+
+    # When the end of the machines began; never, but for that end itself.
+    began = float("inf")
 
     def __init__(self, config: dict):
         self.config = config
+
+    def runs(self) -> list[str]:
+        """The runs on this node for which a training or an export was configured."""
+        try:
+            names = os.listdir(Path(self.config["state_dir"], RUNS))
+        except FileNotFoundError:
+            return []
+        return sorted(name for name in names if self.has(name, "train") or self.has(name, "export"))
+
+    def leaf(self, run: str, *path: str) -> contextlib.AbstractContextManager[int]:
+        return opened(self.config["state_dir"], RUNS, run, *path)
+
+    def has(self, run: str, kind: str) -> bool:
+        """Whether a job of a run was configured; assumed where its directory cannot be read."""
+        try:
+            with self.leaf(run, kind) as directory:
+                os.stat("config.json", dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return True
+
+    def result(self, run: str, kind: str) -> dict:
+        """The result of a job's last start; empty when it has none."""
+        try:
+            with self.leaf(run, kind) as directory:
+                return read_document(directory, "result.json")[0]
+        except (OSError, ValueError):
+            return {}
+
+    def exported(self, run: str) -> bool:
+        """Whether a run is in S3, verified: exported by this end, or since its training's last end, and completely if that was a success."""
+        export, train = self.result(run, "export"), self.result(run, "train")
+        try:
+            summary = export["summary"]
+            if "manifest_uri" not in summary:
+                return False
+            if export["started"] >= self.began:
+                return True
+            done = train["status"] == "succeeded"
+            same = summary["complete"] is done and (export["status"] == "succeeded" or not done)
+            return same and train["finished"] <= export["started"]
+        except (LookupError, TypeError):
+            return False
+
+    def has_model(self, run: str) -> bool:
+        """Whether a training has left anything for export; assumed where that cannot be read."""
+        try:
+            with self.leaf(run, "train", "export") as directory:
+                return bool(os.listdir(directory))
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+
+    def left(self, saved: Iterable[str]) -> list[str]:
+        """The runs of which a model or a checkpoint is not in S3, with those that have checkpoints in HDFS."""
+        return [run for run in sorted({*self.runs(), *saved}) if (run in saved or self.has_model(run)) and not self.exported(run)]
+
+    def busy(self) -> list[str]:
+        """The runs that are staged, trained or exported at this moment; an error while that is unknown."""
+        found = [units(pattern) for pattern in (STAGE, TRAIN, EXPORT)]
+        if None in found:
+            raise JobError("systemd does not list the running jobs")
+        return sorted({unit.removesuffix(".service").split("@", 1)[1] for listed in found for unit in listed or []})
+
+
+class End(Runs):
+    """What a node does when the lease has expired: all of it within the grace."""
+
+    def __init__(self, config: dict):
+        super().__init__(config)
         self.began = time.time()
         self.last = time.monotonic() + config["grace_seconds"]
         self.pause = min(10.0, config["interval_seconds"])
@@ -370,28 +446,6 @@ class End:
                 systemctl("stop", "--no-block", f"deeptrain-export@{run}.service")
             systemctl("start", "--no-block", unit)
 
-    def runs(self) -> list[str]:
-        """The runs on this node for which a training or an export was configured."""
-        try:
-            names = os.listdir(Path(self.config["state_dir"], RUNS))
-        except FileNotFoundError:
-            return []
-        return sorted(name for name in names if self.has(name, "train") or self.has(name, "export"))
-
-    def leaf(self, run: str, *path: str) -> contextlib.AbstractContextManager[int]:
-        return opened(self.config["state_dir"], RUNS, run, *path)
-
-    def has(self, run: str, kind: str) -> bool:
-        """Whether a job of a run was configured; assumed where its directory cannot be read."""
-        try:
-            with self.leaf(run, kind) as directory:
-                os.stat("config.json", dir_fd=directory, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        except OSError:
-            return True
-        return True
-
     def allow_checkpoint(self, run: str) -> None:
         """Lets the export take the last checkpoint where there is no model."""
         try:
@@ -401,39 +455,6 @@ class End:
                 replace(directory, "config.json", json.dumps(document, indent=2, sort_keys=True) + "\n", like=status)
         except (OSError, ValueError, LookupError, TypeError) as error:
             self.say(f"The configuration of the export of {run} cannot be changed: {error!r}")
-
-    def result(self, run: str, kind: str) -> dict:
-        """The result of a job's last start; empty when it has none."""
-        try:
-            with self.leaf(run, kind) as directory:
-                return read_document(directory, "result.json")[0]
-        except (OSError, ValueError):
-            return {}
-
-    def exported(self, run: str) -> bool:
-        """Whether a run is in S3, verified: exported by this end, or since its training's last end, and completely if that was a success."""
-        export, train = self.result(run, "export"), self.result(run, "train")
-        try:
-            summary = export["summary"]
-            if "manifest_uri" not in summary:
-                return False
-            if export["started"] >= self.began:
-                return True
-            done = train["status"] == "succeeded"
-            same = summary["complete"] is done and (export["status"] == "succeeded" or not done)
-            return same and train["finished"] <= export["started"]
-        except (LookupError, TypeError):
-            return False
-
-    def has_model(self, run: str) -> bool:
-        """Whether a training has left anything for export; assumed where that cannot be read."""
-        try:
-            with self.leaf(run, "train", "export") as directory:
-                return bool(os.listdir(directory))
-        except FileNotFoundError:
-            return False
-        except OSError:
-            return True
 
     def nothing_left(self) -> bool:
         """Whether no model and no checkpoint would be lost with the machines."""
@@ -450,7 +471,7 @@ class End:
         # Where HDFS has never answered and nothing was trained, none was built.
         if (runs or Local(self.config["directory"]).time(HDFS) is not None) and not self.until(asked):
             return False
-        left = [run for run in sorted({*runs, *saved}) if (run in saved or self.has_model(run)) and not self.exported(run)]
+        left = self.left(saved)
         if left:
             self.say(f"Not exported: {', '.join(left)}")
         return not left
@@ -504,6 +525,21 @@ def main(config_file: str, end: bool, check: bool = False) -> int:
         return 0
     print("Powers off", file=sys.stderr, flush=True)
     return subprocess.run(["systemctl", "--no-block", "poweroff"], check=False).returncode
+
+
+def unexported(state_dir: str, hdfs_url: str, user: str) -> int:
+    """Prints as JSON why each run would be lost, or interrupted, with the machines; returns 1 while that is unknown."""
+    os.environ["HADOOP_USER_NAME"] = user
+    runs = Runs({"state_dir": state_dir})
+    try:
+        # The running jobs first: one that ends meanwhile is seen by what it has left.
+        busy = runs.busy()
+        left = runs.left(Shared(hdfs_url).saved())
+    except (ImportError, JobError, OSError) as error:
+        print(f"What is not exported is not known: {error}", file=sys.stderr, flush=True)
+        return 1
+    print(json.dumps({**dict.fromkeys(left, "has a model or checkpoints that are not in S3"), **dict.fromkeys(busy, "has a running job")}))
+    return 0
 
 
 def check_manager(config: dict) -> int:

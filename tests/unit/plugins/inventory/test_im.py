@@ -134,6 +134,14 @@ def test_variables(read, tmp_path):
     assert not {"ansible_ssh_private_key_file", "ansible_password", "ansible_ssh_retries"} & set(ps)
 
 
+@pytest.mark.parametrize(
+    ("options", "names"), [({"name": "deep"}, ["deep"]), ({"name": "other"}, ["other"]), ({"infrastructure_id": "inf-1"}, ["deep"]), ({}, None)]
+)
+def test_the_names_of_the_infrastructures(read, options, names):
+    inventory = read([vm("chief", "10.0.0.1")], **options)
+    assert inventory.groups["all"].get_vars().get("im_inventory_names") == names
+
+
 def test_address(read):
     vms = [vm("chief", "10.0.0.1", "203.0.113.1", ssh_port=2022), vm("worker", "10.0.0.2"), vm("ps")]
     outside, inside = read(vms, name="deep"), read(vms, name="deep", address="private")

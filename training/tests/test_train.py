@@ -191,6 +191,36 @@ def test_failures_of_the_command_itself_are_limited(make_job, tmp_path, hdfs):
     assert "status 3" in records(job, "restart")[0]["extra"]["reason"]
 
 
+# Saves a checkpoint, of a higher step at each start or of the same one.
+SAVE = """
+import os
+from deeptrain.hdfs import Hdfs
+name = f"ckpt-{{{step}}}"
+directory = Hdfs(os.environ["DEEPTRAIN_MODEL_URL"] + "/checkpoints")
+for suffix in ("index", "data-00000-of-00001"):
+    directory.write_bytes(f"{{name}}.{{suffix}}", b"x")
+directory.write_bytes("checkpoint", f'model_checkpoint_path: "{{name}}"'.encode())
+"""
+
+
+@pytest.mark.parametrize("save", ["", SAVE.format(step="7")])
+def test_failures_without_a_newer_checkpoint_never_expire(make_job, tmp_path, monkeypatch, save):
+    monkeypatch.setattr(training, "FAILURES", 3)
+    # As if each attempt had taken longer than an hour.
+    monkeypatch.setattr(training, "FAILURES_SECONDS", 0)
+    with pytest.raises(JobError, match=r"status 3.*\(3 failures without a newer checkpoint\)"):
+        train(make_job(COUNT + save + "if count < 6: raise SystemExit(3)\n" + GOOD))
+    # The first checkpoint is newer than none.
+    assert starts(tmp_path) == 3
+
+
+def test_failures_expire_while_checkpoints_advance(make_job, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "FAILURES", 2)
+    monkeypatch.setattr(training, "FAILURES_SECONDS", 0)
+    train(make_job(COUNT + SAVE.format(step="count") + "if count < 3: raise SystemExit(3)\n" + GOOD))
+    assert starts(tmp_path) == 4
+
+
 def test_a_command_that_fails_at_first_is_restarted(make_job, tmp_path):
     train(make_job(COUNT + "if count < 3: raise SystemExit(1)\n" + GOOD))
     assert starts(tmp_path) == 4

@@ -38,7 +38,7 @@ RUNNING = "_RUNNING"
 RUNNING_SECONDS = 30
 # What a command gets to save a checkpoint after SIGTERM.
 STOP_SECONDS = 240
-# So many failures of the command's own within so many seconds end the training.
+# So many failures of the command's own within so many seconds, or without a newer checkpoint, end the training.
 FAILURES, FAILURES_SECONDS = 5, 3600
 RETRY_SECONDS = 10
 WAIT_SECONDS = 5
@@ -277,13 +277,44 @@ def supervise(job: Job, command: list[str], environment: dict[str, str], patienc
         raise JobError(f"The training command ended with status {status}: {why}; run train.yml, which resumes from the last checkpoint")
 
 
+class Advance:
+    """Whether a training saves newer checkpoints in HDFS."""
+
+    def __init__(self, url: str):
+        self.url = url
+        self._last: checkpoint.Found | None = None
+
+    def advanced(self) -> bool:
+        """Whether HDFS has a newer checkpoint than at any call before; False where it cannot be read."""
+        try:
+            found = checkpoint.find(Hdfs(self.url))
+        except (JobError, OSError):
+            return False
+        if not self._newer(found):
+            return False
+        self._last = found
+        return True
+
+    def _newer(self, found: checkpoint.Found | None) -> bool:
+        last = self._last
+        if found and last and None in (found.step, last.step):
+            return _modified(found) > _modified(last)
+        return checkpoint.newer(found, last)
+
+
+def _modified(found: checkpoint.Found) -> int:
+    return max(status.modification_time for status in found.files.values())
+
+
 def persist(job: Job, wait: Wait, attempt: Callable[[], Outcome]) -> Outcome:
     """Repeats the attempt until it succeeds, or fails for its own reasons too often.
 
     A failure while HDFS or a server is away is none of the command's own: it is
-    waited for what is missing.
+    waited for what is missing. Failures expire only while the checkpoints advance:
+    each stall lasts so long that a training which always stalls would never end.
     """
     failures: list[float] = []
+    checkpoints = Advance(f"{job.config['model_url']}/{checkpoint.DIRECTORY}")
     while True:
         try:
             wait.for_hdfs()
@@ -297,9 +328,12 @@ def persist(job: Job, wait: Wait, attempt: Callable[[], Outcome]) -> Outcome:
             reason = str(error)
             if not wait.lost():
                 now = time.monotonic()
-                failures = [then for then in failures if now - then < FAILURES_SECONDS] + [now]
+                if checkpoints.advanced():
+                    failures = [then for then in failures if now - then < FAILURES_SECONDS]
+                failures.append(now)
                 if len(failures) >= FAILURES:
-                    raise JobError(f"{reason} ({FAILURES} failures within an hour)", error.summary) from error
+                    how = "within an hour" if now - failures[0] < FAILURES_SECONDS else "without a newer checkpoint"
+                    raise JobError(f"{reason} ({FAILURES} failures {how})", error.summary) from error
         wait.check(reason)
         print(f"Restarts the training command: {reason}", file=sys.stderr, flush=True)
         job.progress.report("restart", len(failures), unit="failures", force=True, reason=reason)

@@ -26,8 +26,8 @@ from deeptrain import serve as serving
 from deeptrain import train as training
 from deeptrain.checkpoint import last_checkpoint
 from deeptrain.fetch import fetch, share
-from deeptrain.hdfs import Hdfs
-from deeptrain.job import BadInput, Job, JobError
+from deeptrain.hdfs import Hdfs, Unavailable
+from deeptrain.job import BadInput, Job, JobError, Stopped
 from deeptrain.manifest import NAME, Entry, encode
 from deeptrain.serve import main as serve_main
 from deeptrain.serve import serve
@@ -244,6 +244,46 @@ def test_hdfs_is_waited_for(make_job, cluster, tmp_path):
         waiter.join()
     assert starts(tmp_path) == 1
     assert "HDFS at" in records(job, "wait for HDFS")[0]["extra"]["missing"]
+
+
+def test_a_mark_of_success_that_cannot_be_written_is_repeated_alone(make_job, tmp_path, hdfs, monkeypatch):
+    write, failures = Hdfs.write_bytes, 3
+
+    def away(self, name, content):
+        nonlocal failures
+        if name == "_SUCCESS" and failures:
+            failures -= 1
+            raise Unavailable("HDFS is away")
+        write(self, name, content)
+
+    monkeypatch.setattr(Hdfs, "write_bytes", away)
+    train(make_job(COUNT + GOOD))
+    assert not failures and starts(tmp_path) == 1
+    assert hdfs.status("_SUCCESS") is not None
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_command_that_ends_by_itself_as_the_job_is_stopped(make_job, hdfs, monkeypatch, status):
+    job = make_job(GOOD + f"raise SystemExit({status})")
+
+    class Late(training.Command):
+        """The job is told to stop right after the command has ended."""
+
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            wait = self.process.wait
+
+            def then_stop(timeout=None):
+                ended = wait(timeout)
+                job.stop.set()
+                return ended
+
+            self.process.wait = then_stop
+
+    monkeypatch.setattr(training, "Command", Late)
+    with contextlib.nullcontext() if status == 0 else pytest.raises(Stopped):
+        train(job)
+    assert (hdfs.status("_SUCCESS") is not None) == (status == 0)
 
 
 class Forwarder:

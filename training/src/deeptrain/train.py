@@ -217,12 +217,13 @@ class Wait:
         self.until("wait for servers", lambda: self.missing_servers(all_workers=time.monotonic() - began < WORKER_SECONDS))
 
     def missing_hdfs(self) -> str:
-        try:
-            # A NameNode in safe mode refuses it.
-            Hdfs(self.job.config["model_url"]).mkdirs()
-        except Unavailable as error:
-            return str(error)
-        return ""
+        # A NameNode in safe mode refuses it.
+        return _unavailable(lambda: Hdfs(self.job.config["model_url"]).mkdirs())
+
+    def mark_success(self) -> None:
+        """Writes the mark of success. The training is finished: while HDFS is unavailable, nothing but the mark is repeated."""
+        self.progressed()
+        self.until("wait for HDFS", lambda: _unavailable(lambda: Hdfs(self.job.config["model_url"]).write_bytes(SUCCESS, b"")))
 
     def missing_servers(self, all_workers: bool = False) -> str:
         silent = servers.silent(self.tf_config)
@@ -236,6 +237,15 @@ class Wait:
         while not (said := self.missing_servers() or self.missing_hdfs()) and time.monotonic() < end:
             self.pause(1)
         return said
+
+
+def _unavailable(call: Callable[[], object]) -> str:
+    """Why HDFS did not do the call; empty when it did."""
+    try:
+        call()
+    except Unavailable as error:
+        return str(error)
+    return ""
 
 
 def supervise(job: Job, command: list[str], environment: dict[str, str], patience: float, progressed: Callable[[], None]) -> None:
@@ -267,7 +277,7 @@ def supervise(job: Job, command: list[str], environment: dict[str, str], patienc
                 raise JobError(f"The training made no progress for {patience:.0f} s: see that {needed} run, then run train.yml")
     finally:
         running.kill()
-    if job.stop.is_set():
+    if status != 0 and job.stop.is_set():
         raise Stopped
     error = activity.last_error()
     if status == EXIT_BAD_INPUT:
@@ -359,7 +369,7 @@ def attempt(job: Job, wait: Wait) -> Outcome:
     if not exported_files(export_dir):
         raise BadInput(f"The training command left nothing in DEEPTRAIN_EXPORT_DIR ({export_dir}): it must leave there what is to be exported")
     summary = read_metrics(export_dir)
-    model.write_bytes(SUCCESS, b"")
+    wait.mark_success()
     return Outcome(summary=summary)
 
 

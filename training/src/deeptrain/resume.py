@@ -80,9 +80,7 @@ class Resume:
         if not self.job.settings.get("replace"):
             archive.refuse_foreign(self.identity)
         exported, copied = archive.manifest(), archive.copied()
-        if exported is not None and owns(self.identity, exported):
-            archive.finish_replacement()
-        else:
+        if exported is not None and not (owns(self.identity, exported) and self._is_whole()):
             exported = None
         candidates = []
         if exported is not None:
@@ -94,7 +92,7 @@ class Resume:
             there = checkpoint.find(archive.checkpoints(name))
             if checkpoint.newer(there, found):
                 try:
-                    self._restore_checkpoint(name, there, digests)
+                    self._restore_checkpoint(name, there, identity, digests)
                 except Damaged as error:
                     print(f"Not restored from S3: {error}", file=sys.stderr, flush=True)
                     continue
@@ -107,13 +105,23 @@ class Resume:
         self._restore_events(exported)
         return False
 
-    def _restore_checkpoint(self, name: str, found: checkpoint.Found, digests: dict[str, str]) -> None:
-        """Copies a checkpoint to HDFS, verified, its index last."""
+    def _is_whole(self) -> bool:
+        """Finishes a replacement of the export; returns False when that cannot be finished."""
+        try:
+            self.archive.finish_replacement()
+        except Damaged as error:
+            print(f"The model in S3 is not restored, so it is trained: {error}", file=sys.stderr, flush=True)
+            return False
+        return True
+
+    def _restore_checkpoint(self, name: str, found: checkpoint.Found, identity: Identity, digests: dict[str, str]) -> None:
+        """Copies a checkpoint to HDFS, verified, its index last; before that whose it is."""
         print(f"Restores {found.name} from {self.archive.url}/{name}", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(dir=self.job.directory) as scratch:
             for index, (path, item) in enumerate(found.files.items()):
                 self._advance(index, len(found.files))
                 self._copy(item, Path(scratch, path), self.directory, path, digests.get(f"{name}/{path}") if digests else None)
+        self.model.write_bytes(FILE, identity.encode())
         self.directory.write_bytes(checkpoint.INDEX, found.index)
 
     def _restore_events(self, exported: dict) -> None:

@@ -195,6 +195,23 @@ def test_a_copy_never_replaces_a_newer_one(lost, make_chief):
     assert chief.stored() == before
 
 
+def test_a_damaged_copy_does_not_stop_further_copies(lost, make_chief, s3_server):
+    name = "checkpoints/ckpt-100.data-00000-of-00001"
+    damaged = b"x" * len(lost.stored()[name])
+    # The ETag stays what it was.
+    (s3_server.directory / s3_server.bucket / lost.prefix / name).write_bytes(damaged)
+    chief = make_chief()
+    with pytest.raises(JobError, match="status 3"):
+        chief.train("100", "3")
+    assert chief.last() == "ckpt-100"
+    stored = chief.stored()
+    assert "checkpoints/checkpoint" not in stored and stored[name] == damaged
+    for suffix in ("index", "data-00000-of-00001"):
+        chief.model.write_bytes(f"checkpoints/ckpt-7.{suffix}", b"x")
+    chief.model.write_bytes("checkpoints/checkpoint", b'model_checkpoint_path: "ckpt-7"')
+    assert chief.copy("100", "3") == "ckpt-7"
+
+
 def test_a_copy_cut_off_leaves_the_last_one(lost, monkeypatch):
     with pytest.raises(JobError, match="status 3"):
         lost.train("100", "3")

@@ -24,6 +24,7 @@ from services import free_port, wait_until
 from deeptrain import caches
 from deeptrain import serve as serving
 from deeptrain import train as training
+from deeptrain.archive import Archive
 from deeptrain.checkpoint import last_checkpoint
 from deeptrain.fetch import fetch, share
 from deeptrain.hdfs import Hdfs, Unavailable
@@ -520,6 +521,37 @@ def test_the_last_checkpoint_goes_to_s3(make_job, hdfs, s3_server, tmp_path):
     assert copier.copy() is None
 
 
+def test_copies_of_two_attempts_are_not_made_at_once(make_job, hdfs, s3_server, tmp_path, monkeypatch):
+    (tmp_path / "credentials" / "s3.json").write_text(json.dumps(s3_server.credentials))
+    prefix = f"models/{secrets.token_hex(4)}"
+    job = make_job(GOOD, checkpoint_url=f"s3://{s3_server.bucket}/{prefix}/checkpoints", s3=s3_server.settings)
+    first, second = (CheckpointCopier(job, Hdfs(job.config["model_url"])) for _attempt in range(2))
+    upload, uploads = Archive.upload, []
+
+    def noted(self, local, name):
+        uploads.append(self)
+        if len(uploads) == 1:
+            # While the first copier uploads, its attempt ends, and the next one saves a checkpoint.
+            first.end()
+            save(hdfs, 2)
+            thread.start()
+            # Enough for a copy that does not wait.
+            thread.join(3)
+        upload(self, local, name)
+
+    thread = threading.Thread(target=second.copy)
+    monkeypatch.setattr(Archive, "upload", noted)
+    save(hdfs, 1)
+    with pytest.raises(Stopped):
+        first.copy()
+    thread.join(90)
+    # The upload that was under way is the first copier's last one.
+    assert [archive is first.archive for archive in uploads] == [True, False, False]
+    listing = s3_server.client.list_objects_v2(Bucket=s3_server.bucket, Prefix=f"{prefix}/checkpoints/")["Contents"]
+    assert {item["Key"].rsplit("/", 1)[1] for item in listing} == {"checkpoint", "ckpt-2.index", "ckpt-2.data-00000-of-00001"}
+    assert not list(job.directory.glob(".scratch*"))
+
+
 def test_copies_go_on_after_one_that_failed(make_job, hdfs, s3_server, tmp_path, capsys):
     (tmp_path / "credentials" / "s3.json").write_text(json.dumps(s3_server.credentials))
     bucket = f"late-{secrets.token_hex(4)}"
@@ -673,6 +705,14 @@ def test_a_cache_that_is_removed_is_made_again(tmp_path):
     assert (tmp_path / "run").is_dir()
     os.close(lock)
     os.close(again)
+
+
+def test_a_cache_may_be_a_link_to_a_larger_disk(tmp_path):
+    (tmp_path / "run").symlink_to(tmp_path / "disk" / "run")
+    # It is made where the link leads.
+    os.close(caches.use(tmp_path / "run"))
+    os.close(caches.use(tmp_path / "run"))
+    assert (tmp_path / "disk" / "run").is_dir() and (tmp_path / "run").is_symlink()
 
 
 def test_a_server_removes_stale_caches(hdfs, tmp_path, monkeypatch):

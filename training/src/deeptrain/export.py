@@ -11,7 +11,6 @@ import json
 import platform
 import shutil
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -76,7 +75,7 @@ class Export:
 
     def run(self) -> Outcome:
         began = time.monotonic()
-        with tempfile.TemporaryDirectory(dir=self.job.directory) as scratch:
+        with self.job.scratch("events") as scratch:
             files = exported_files(self.source)
             if not files:
                 raise BadInput(f"{self.source} holds nothing to export: run train.yml, whose command must leave the model in DEEPTRAIN_EXPORT_DIR")
@@ -84,7 +83,7 @@ class Export:
             self.archive.delete(f"{INCOMING}/{name}" for name in self.archive.files(INCOMING))
             before = self.archive.manifest()
             self._before = {item["path"]: (item["length"], item["sha256"]) for item in before["files"]} if before else {}
-            files = dict(sorted({**self._events(Path(scratch)), **files}.items()))
+            files = dict(sorted({**self._events(scratch), **files}.items()))
             entries = self._upload_all(files)
         document = self._manifest(entries)
         stale = (self._before.keys() | self._dropped) - files.keys()
@@ -218,8 +217,8 @@ def export_checkpoint(job: Job) -> None:
     found = checkpoint.find(directory)
     if found is None:
         raise BadInput(f"{url} has no checkpoint, so there is nothing to export: run train.yml")
-    with tempfile.TemporaryDirectory(dir=job.directory) as scratch:
-        target = Path(scratch, FINAL)
+    with job.scratch("checkpoint") as scratch:
+        target = scratch / FINAL
         for path in found.files:
             directory.download(path, target / path)
         packed = target / f"{found.name}{checkpoint.PACKED_MODEL}"
@@ -227,7 +226,7 @@ def export_checkpoint(job: Job) -> None:
             shutil.unpack_archive(packed, scratch)
             packed.unlink()
         (target / checkpoint.INDEX).write_bytes(found.index)
-        exporter = Export(job, Path(scratch))
+        exporter = Export(job, scratch)
         exporter.refuse()
         exported = checkpoint.find(exporter.archive.checkpoints(FINAL))
         if checkpoint.newer(exported, found) and not job.settings.get("replace"):

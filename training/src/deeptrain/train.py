@@ -16,7 +16,6 @@ import math
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -36,6 +35,7 @@ SUCCESS = "_SUCCESS"
 # Kept fresh while a run trains, so that nobody takes its servers away.
 RUNNING = "_RUNNING"
 RUNNING_SECONDS = 30
+JOIN_SECONDS = 5
 # What a command gets to save a checkpoint after SIGTERM.
 STOP_SECONDS = 240
 # So many failures of the command's own within so many seconds, or without a newer checkpoint, end the training.
@@ -70,7 +70,11 @@ def task_environment(config: dict) -> dict[str, str]:
 class CheckpointCopier:
     """Copies the last checkpoint from HDFS to S3 every so often, its index last. A copy that fails is tried again."""
 
+    # The copier of the attempt before may still be at work when the next one begins.
+    _alone = threading.Lock()
+
     def __init__(self, job: Job, model: Hdfs):
+        self.job = job
         self.url = job.settings.get("checkpoint_url", "")
         self.seconds = 60.0 * float(job.settings.get("checkpoint_minutes", 10))
         self.replace = bool(job.settings.get("replace"))
@@ -86,7 +90,12 @@ class CheckpointCopier:
             threading.Thread(target=self._work, daemon=True).start()
 
     def end(self) -> None:
+        """Lets it change nothing in S3 from now on, but for the request that is under way; that is not waited for."""
         self._ended.set()
+
+    def _check_ended(self) -> None:
+        if self._ended.is_set():
+            raise Stopped
 
     def _work(self) -> None:
         while not self._ended.wait(self.seconds):
@@ -99,7 +108,12 @@ class CheckpointCopier:
                 print(f"The checkpoint is not copied to S3 this time: {error}", file=sys.stderr, flush=True)
 
     def copy(self) -> str | None:
-        """Copies the last checkpoint unless S3 has it; returns its name."""
+        """Copies the last checkpoint unless S3 has it; returns its name. Raises Stopped when it is ended meanwhile."""
+        with self._alone:
+            return self._copy()
+
+    def _copy(self) -> str | None:
+        self._check_ended()
         found = checkpoint.find(self.directory)
         marks = {path: (status.length, status.modification_time) for path, status in found.files.items()} if found else {}
         if found is None or marks == self._copied:
@@ -122,28 +136,33 @@ class CheckpointCopier:
             if copied is not None and not identity.continues(copied):
                 if not self.replace:
                     raise self.archive.foreign_checkpoints(copied, identity)
+                self._check_ended()
                 self.archive.delete_checkpoints()
             if copied != identity:
+                self._check_ended()
                 self.archive.write_bytes(f"{checkpoint.DIRECTORY}/{FILE}", content)
 
     def _upload(self, found: checkpoint.Found, changed: set[str]) -> None:
         prefix = checkpoint.DIRECTORY
         existing = self.archive.files(prefix)
-        with tempfile.TemporaryDirectory() as scratch:
+        with self.job.scratch("copy") as scratch:
             for path, status in found.files.items():
                 if path in changed or path not in existing or existing[path].length != status.length:
-                    local = Path(scratch, path)
+                    local = scratch / path
                     self.directory.download(path, local)
+                    self._check_ended()
                     self.archive.upload(local, f"{prefix}/{path}")
                     local.unlink()
         existing = self.archive.files(prefix)
         if {path: existing[path].length for path in found.files if path in existing} != _lengths(found.files):
             raise JobError(f"{self.url} does not hold all files of {found.name} after they were uploaded")
+        self._check_ended()
         self.archive.write_bytes(f"{prefix}/{checkpoint.INDEX}", found.index)
         mirrored = self.directory.files()
         for path in existing.keys() - {*found.files, checkpoint.INDEX, FILE}:
             # Without a step in its name a checkpoint is older when HDFS has it no more.
             if found.supersedes(path) or path not in mirrored and None in (found.step, checkpoint.step_of(path)):
+                self._check_ended()
                 self.archive.delete([f"{prefix}/{path}"])
 
 
@@ -165,7 +184,8 @@ class Mark:
 
     def __exit__(self, *exception) -> None:
         self._ended.set()
-        self._thread.join(RUNNING_SECONDS)
+        # With STOP_SECONDS and the deletion all of it must end within the unit's TimeoutStopSec.
+        self._thread.join(JOIN_SECONDS)
         with contextlib.suppress(JobError, OSError):
             Hdfs(self.url).delete(RUNNING)
 

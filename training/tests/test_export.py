@@ -191,10 +191,10 @@ def test_a_replacement_cut_off_is_finished_without_its_source(make_job, small_mo
             raise Cut("cut off")
         return call(self, *arguments)
 
-    def interrupted(self):
+    def interrupted(self, *arguments):
         if self.read_bytes(".incoming/manifest.json") is not None:
             monkeypatch.setattr(Archive, step, some)
-        return replace(self)
+        return replace(self, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(Archive, "finish_replacement", interrupted)
@@ -211,6 +211,47 @@ def test_a_replacement_cut_off_is_finished_without_its_source(make_job, small_mo
     archive = Archive(config["target"], s3_server.settings, s3_server.credentials)
     archive.finish_replacement()
     assert verified(s3_server, prefix)["saved_model/saved_model.pb"] == hashlib.sha256(b"new").hexdigest()
+
+
+@pytest.mark.parametrize("spoilt", ["missing", "damaged"])
+@pytest.mark.parametrize("step", ["finish_replacement", "digest"])
+def test_a_replacement_that_cannot_be_finished_is_dropped(make_job, small_model, s3_server, monkeypatch, spoilt, step):
+    prefix = f"models-{secrets.token_hex(4)}/run"
+    config = {"run": "run", "source": str(small_model), "target": f"s3://{s3_server.bucket}/{prefix}"}
+    export(make_job(config))
+    before = content(s3_server, prefix)
+    (small_model / "saved_model" / "saved_model.pb").write_bytes(b"new")
+    (small_model / "metrics.json").unlink()
+    call = getattr(Archive, step)
+
+    def interrupted(self, *arguments):
+        if self.read_bytes(".incoming/manifest.json") is not None:
+            raise Cut("cut off")
+        return call(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Archive, step, interrupted)
+        with pytest.raises(Cut):
+            export(make_job(config))
+    # The old manifest is deleted after the new files are verified, and before they are copied.
+    assert ("manifest.json" in names(s3_server, prefix)) == (step == "finish_replacement")
+    if step == "digest":
+        s3_server.put(f"{prefix}/saved_model/saved_model.pb", b"half")
+    name = f"{prefix}/.incoming/saved_model/saved_model.pb"
+    if spoilt == "missing":
+        s3_server.client.delete_object(Bucket=s3_server.bucket, Key=name)
+    else:
+        s3_server.put(name, b"neW")
+    stored = content(s3_server, prefix)
+    archive = Archive(config["target"], s3_server.settings, s3_server.credentials)
+    with pytest.raises(JobError, match=r"missing or damaged.*run export\.yml"):
+        archive.finish_replacement()
+    assert content(s3_server, prefix) == stored
+    if step == "finish_replacement":
+        assert before.items() <= stored.items()
+    (small_model / "other").write_bytes(b"other")
+    export(make_job(config))
+    assert verified(s3_server, prefix).keys() == {"other", "saved_model/saved_model.pb", "saved_model/variables/variables.data"}
 
 
 def test_the_same_content_is_not_uploaded_again(make_job, small_model, s3_server, monkeypatch):

@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from deeptrain import job
+from deeptrain import activity, job
 from deeptrain.job import BadInput, JobError, Outcome, Progress, Stopped
 
 
@@ -86,7 +86,7 @@ def test_a_configuration_that_cannot_be_read(tmp_path, capsys, content):
 def test_sigterm(directory):
     program = f"""
 import sys, time
-from deeptrain import job
+from deeptrain import activity, job
 def work(given):
     print("ready", flush=True)
     while True:
@@ -128,3 +128,24 @@ def test_progress_is_not_told_too_often(tmp_path):
     assert not progress.report("verify", 1, 10)
     assert progress.report("verify", 2, 10, force=True)
     assert [record["done"] for record in records(tmp_path / "p")] == [0, 10, 0, 2]
+
+
+def test_a_scratch_directory_is_emptied_first(directory):
+    given = job.Job(directory)
+    # A job that is killed removes nothing.
+    (directory / ".scratch-copy").mkdir()
+    (directory / ".scratch-copy" / "old").write_text("")
+    with given.scratch("copy") as scratch, given.scratch("events") as other:
+        assert scratch == directory / ".scratch-copy" and other != scratch
+        assert not list(scratch.iterdir())
+        (scratch / "new").write_text("")
+    assert {path.name for path in directory.iterdir()} == {"config.json"}
+
+
+def test_lists_of_files_are_compared_whatever_their_order(directory):
+    entries = [("a", 1), ("b", 2), ("c", 3)]
+    assert activity.fold(entries) == activity.fold(reversed(entries)) != activity.fold(entries[:2])
+    before = activity.local_files([directory])
+    assert activity.local_files([directory]) == before
+    (directory / "new").write_text("")
+    assert activity.local_files([directory]) != before

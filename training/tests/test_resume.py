@@ -18,6 +18,7 @@ from deeptrain.archive import Archive
 from deeptrain.export import export
 from deeptrain.hdfs import Hdfs
 from deeptrain.job import BadInput, Job, JobError
+from deeptrain.resume import Resume
 from deeptrain.train import CheckpointCopier, train
 
 # Resumes from the last checkpoint, saves one of a higher step, and leaves it as its model.
@@ -194,6 +195,23 @@ def test_a_copy_never_replaces_a_newer_one(lost, make_chief):
     assert chief.stored() == before
 
 
+def test_a_damaged_copy_does_not_stop_further_copies(lost, make_chief, s3_server):
+    name = "checkpoints/ckpt-100.data-00000-of-00001"
+    damaged = b"x" * len(lost.stored()[name])
+    # The ETag stays what it was.
+    (s3_server.directory / s3_server.bucket / lost.prefix / name).write_bytes(damaged)
+    chief = make_chief()
+    with pytest.raises(JobError, match="status 3"):
+        chief.train("100", "3")
+    assert chief.last() == "ckpt-100"
+    stored = chief.stored()
+    assert "checkpoints/checkpoint" not in stored and stored[name] == damaged
+    for suffix in ("index", "data-00000-of-00001"):
+        chief.model.write_bytes(f"checkpoints/ckpt-7.{suffix}", b"x")
+    chief.model.write_bytes("checkpoints/checkpoint", b'model_checkpoint_path: "ckpt-7"')
+    assert chief.copy("100", "3") == "ckpt-7"
+
+
 def test_a_copy_cut_off_leaves_the_last_one(lost, monkeypatch):
     with pytest.raises(JobError, match="status 3"):
         lost.train("100", "3")
@@ -262,6 +280,40 @@ def test_a_damaged_checkpoint_is_not_restored(make_chief, s3_server):
     second.train("100")
     assert second.last() == "ckpt-100"
     assert Hdfs(f"{second.model.url}/checkpoints").read_bytes("ckpt-100.data-00000-of-00001") == b"100 data-00000-of-00001"
+
+
+def test_a_replacement_that_cannot_be_finished_does_not_stop_a_training(make_chief, s3_server):
+    first = make_chief()
+    first.train("100")
+    first.export()
+    document = json.loads(first.stored()["manifest.json"])
+    document["files"].append({"path": "other", "length": 1, "sha256": "0"})
+    s3_server.put(f"{first.prefix}/.incoming/manifest.json", json.dumps({"manifest": document, "stale": []}).encode())
+    second, before = make_chief(), first.stored()
+    second.train("100")
+    assert (second.directory / "cache" / "ran").exists() and second.stored() == before
+    second.export()
+    assert not any(name.startswith(".incoming/") for name in second.stored())
+
+
+def test_a_restored_checkpoint_is_known_before_it_counts(lost, make_chief, monkeypatch):
+    chief = make_chief()
+
+    def cut_off(self):
+        raise OSError("cut off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Resume, "_write_identity", cut_off)
+        with pytest.raises(OSError, match="cut off"):
+            chief.train("100", "3")
+    assert chief.last() == "ckpt-100"
+    other = make_chief()
+    other = Chief(other.directory, other.program, chief.model, chief.s3_server, f"{chief.prefix}-other")
+    with pytest.raises(BadInput, match=r"hdfs://.*checkpoints of another configuration"):
+        other.train("50", "3")
+    with pytest.raises(JobError, match="status 3"):
+        chief.train("100", "3")
+    assert chief.last() == "ckpt-200"
 
 
 def test_a_finished_model_of_another_configuration_is_refused(make_chief):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import email.utils
+import io
 import re
 import secrets
 import socket
@@ -304,3 +305,23 @@ def test_a_checksum_of_s3(s3_server):
     (s3_server.directory / s3_server.bucket / key).write_bytes(b"bad")
     with pytest.raises(s3.Damaged):
         list(s3.read(s3_server.client, s3_server.bucket, item))
+
+
+def test_an_object_without_content_is_not_read_for_ever(monkeypatch):
+    monkeypatch.setattr(s3, "PATIENCE_SECONDS", 1)
+    pauses = []
+    monkeypatch.setattr(s3, "backoff", lambda failures: pauses.append(failures) or 0.3)
+
+    class Empty:
+        """A server that answers 200 and sends nothing."""
+
+        answers = 0
+
+        def get_object(self, **_unused):
+            self.answers += 1
+            assert self.answers < 1000
+            return {"Body": io.BytesIO()}
+
+    with pytest.raises(JobError, match="0 read"), s3.explained("s3://b/p", "deeptrain_data_url", {}):
+        list(s3.read(Empty(), "b", s3.Object("p/x", 3, "", 0)))
+    assert pauses[:3] == [0, 1, 2]

@@ -24,10 +24,11 @@ from services import free_port, wait_until
 from deeptrain import caches
 from deeptrain import serve as serving
 from deeptrain import train as training
+from deeptrain.archive import Archive
 from deeptrain.checkpoint import last_checkpoint
 from deeptrain.fetch import fetch, share
-from deeptrain.hdfs import Hdfs
-from deeptrain.job import BadInput, Job, JobError
+from deeptrain.hdfs import Hdfs, Unavailable
+from deeptrain.job import BadInput, Job, JobError, Stopped
 from deeptrain.manifest import NAME, Entry, encode
 from deeptrain.serve import main as serve_main
 from deeptrain.serve import serve
@@ -191,6 +192,36 @@ def test_failures_of_the_command_itself_are_limited(make_job, tmp_path, hdfs):
     assert "status 3" in records(job, "restart")[0]["extra"]["reason"]
 
 
+# Saves a checkpoint, of a higher step at each start or of the same one.
+SAVE = """
+import os
+from deeptrain.hdfs import Hdfs
+name = f"ckpt-{{{step}}}"
+directory = Hdfs(os.environ["DEEPTRAIN_MODEL_URL"] + "/checkpoints")
+for suffix in ("index", "data-00000-of-00001"):
+    directory.write_bytes(f"{{name}}.{{suffix}}", b"x")
+directory.write_bytes("checkpoint", f'model_checkpoint_path: "{{name}}"'.encode())
+"""
+
+
+@pytest.mark.parametrize("save", ["", SAVE.format(step="7")])
+def test_failures_without_a_newer_checkpoint_never_expire(make_job, tmp_path, monkeypatch, save):
+    monkeypatch.setattr(training, "FAILURES", 3)
+    # As if each attempt had taken longer than an hour.
+    monkeypatch.setattr(training, "FAILURES_SECONDS", 0)
+    with pytest.raises(JobError, match=r"status 3.*\(3 failures without a newer checkpoint\)"):
+        train(make_job(COUNT + save + "if count < 6: raise SystemExit(3)\n" + GOOD))
+    # The first checkpoint is newer than none.
+    assert starts(tmp_path) == 3
+
+
+def test_failures_expire_while_checkpoints_advance(make_job, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "FAILURES", 2)
+    monkeypatch.setattr(training, "FAILURES_SECONDS", 0)
+    train(make_job(COUNT + SAVE.format(step="count") + "if count < 3: raise SystemExit(3)\n" + GOOD))
+    assert starts(tmp_path) == 4
+
+
 def test_a_command_that_fails_at_first_is_restarted(make_job, tmp_path):
     train(make_job(COUNT + "if count < 3: raise SystemExit(1)\n" + GOOD))
     assert starts(tmp_path) == 4
@@ -214,6 +245,46 @@ def test_hdfs_is_waited_for(make_job, cluster, tmp_path):
         waiter.join()
     assert starts(tmp_path) == 1
     assert "HDFS at" in records(job, "wait for HDFS")[0]["extra"]["missing"]
+
+
+def test_a_mark_of_success_that_cannot_be_written_is_repeated_alone(make_job, tmp_path, hdfs, monkeypatch):
+    write, failures = Hdfs.write_bytes, 3
+
+    def away(self, name, content):
+        nonlocal failures
+        if name == "_SUCCESS" and failures:
+            failures -= 1
+            raise Unavailable("HDFS is away")
+        write(self, name, content)
+
+    monkeypatch.setattr(Hdfs, "write_bytes", away)
+    train(make_job(COUNT + GOOD))
+    assert not failures and starts(tmp_path) == 1
+    assert hdfs.status("_SUCCESS") is not None
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_command_that_ends_by_itself_as_the_job_is_stopped(make_job, hdfs, monkeypatch, status):
+    job = make_job(GOOD + f"raise SystemExit({status})")
+
+    class Late(training.Command):
+        """The job is told to stop right after the command has ended."""
+
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            wait = self.process.wait
+
+            def then_stop(timeout=None):
+                ended = wait(timeout)
+                job.stop.set()
+                return ended
+
+            self.process.wait = then_stop
+
+    monkeypatch.setattr(training, "Command", Late)
+    with contextlib.nullcontext() if status == 0 else pytest.raises(Stopped):
+        train(job)
+    assert (hdfs.status("_SUCCESS") is not None) == (status == 0)
 
 
 class Forwarder:
@@ -450,6 +521,37 @@ def test_the_last_checkpoint_goes_to_s3(make_job, hdfs, s3_server, tmp_path):
     assert copier.copy() is None
 
 
+def test_copies_of_two_attempts_are_not_made_at_once(make_job, hdfs, s3_server, tmp_path, monkeypatch):
+    (tmp_path / "credentials" / "s3.json").write_text(json.dumps(s3_server.credentials))
+    prefix = f"models/{secrets.token_hex(4)}"
+    job = make_job(GOOD, checkpoint_url=f"s3://{s3_server.bucket}/{prefix}/checkpoints", s3=s3_server.settings)
+    first, second = (CheckpointCopier(job, Hdfs(job.config["model_url"])) for _attempt in range(2))
+    upload, uploads = Archive.upload, []
+
+    def noted(self, local, name):
+        uploads.append(self)
+        if len(uploads) == 1:
+            # While the first copier uploads, its attempt ends, and the next one saves a checkpoint.
+            first.end()
+            save(hdfs, 2)
+            thread.start()
+            # Enough for a copy that does not wait.
+            thread.join(3)
+        upload(self, local, name)
+
+    thread = threading.Thread(target=second.copy)
+    monkeypatch.setattr(Archive, "upload", noted)
+    save(hdfs, 1)
+    with pytest.raises(Stopped):
+        first.copy()
+    thread.join(90)
+    # The upload that was under way is the first copier's last one.
+    assert [archive is first.archive for archive in uploads] == [True, False, False]
+    listing = s3_server.client.list_objects_v2(Bucket=s3_server.bucket, Prefix=f"{prefix}/checkpoints/")["Contents"]
+    assert {item["Key"].rsplit("/", 1)[1] for item in listing} == {"checkpoint", "ckpt-2.index", "ckpt-2.data-00000-of-00001"}
+    assert not list(job.directory.glob(".scratch*"))
+
+
 def test_copies_go_on_after_one_that_failed(make_job, hdfs, s3_server, tmp_path, capsys):
     (tmp_path / "credentials" / "s3.json").write_text(json.dumps(s3_server.credentials))
     bucket = f"late-{secrets.token_hex(4)}"
@@ -603,6 +705,14 @@ def test_a_cache_that_is_removed_is_made_again(tmp_path):
     assert (tmp_path / "run").is_dir()
     os.close(lock)
     os.close(again)
+
+
+def test_a_cache_may_be_a_link_to_a_larger_disk(tmp_path):
+    (tmp_path / "run").symlink_to(tmp_path / "disk" / "run")
+    # It is made where the link leads.
+    os.close(caches.use(tmp_path / "run"))
+    os.close(caches.use(tmp_path / "run"))
+    assert (tmp_path / "disk" / "run").is_dir() and (tmp_path / "run").is_symlink()
 
 
 def test_a_server_removes_stale_caches(hdfs, tmp_path, monkeypatch):

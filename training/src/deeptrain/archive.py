@@ -137,29 +137,47 @@ class Archive:
         content = self.read_bytes(f"{INCOMING}/{MANIFEST}")
         return json.loads(content) if content else None
 
-    def replace(self, document: dict, stale: Iterable[str]) -> None:
-        """Replaces the export by the one in INCOMING. Whenever this is interrupted, either the old or the new one is complete in S3."""
-        self.write_bytes(f"{INCOMING}/{MANIFEST}", encode({"manifest": document, "stale": sorted(stale)}))
-        self.finish_replacement()
+    def replace(self, document: dict, stale: Iterable[str], uploaded: set[str]) -> None:
+        """Replaces the export. The caller has verified its files, those uploaded in INCOMING and the others in their places.
 
-    def finish_replacement(self) -> None:
-        """Finishes a replacement that was interrupted; does nothing when none was."""
+        Whenever this is interrupted, either the old or the new one is complete in S3.
+        """
+        self.write_bytes(f"{INCOMING}/{MANIFEST}", encode({"manifest": document, "stale": sorted(stale)}))
+        self.finish_replacement(uploaded)
+
+    def finish_replacement(self, uploaded: set[str] | None = None) -> None:
+        """Finishes a replacement that was interrupted; does nothing when none was.
+
+        Raises Damaged, before it changes anything, when files of the new export are missing or damaged.
+        """
         pending = self._pending()
         if pending is None:
             return
         incoming = self.files(INCOMING)
+        entries = {entry["path"]: (entry["length"], entry["sha256"]) for entry in pending["manifest"]["files"]}
+        if uploaded is None or not uploaded <= incoming.keys():
+            # Another writer or a lifecycle rule of the bucket may have changed them since they were uploaded.
+            uploaded = {name for name, mark in entries.items() if name in incoming and self.digest(f"{INCOMING}/{name}") == mark}
+            damaged = next((name for name in sorted(entries.keys() - uploaded) if self.digest(name) != entries[name]), None)
+            if damaged is not None:
+                raise Damaged(f"{self.url}/{INCOMING}/{damaged}, which is to replace a file, is missing or damaged: run export.yml, which uploads it again")
         self.delete([MANIFEST])
-        for entry in pending["manifest"]["files"]:
-            name = entry["path"]
-            if name in incoming:
-                with self.explained():
-                    self.client.copy({"Bucket": self.bucket, "Key": incoming[name].key}, self.bucket, self.key(name))
-            if self.digest(name) != (entry["length"], entry["sha256"]):
+        for name in sorted(uploaded):
+            with self.explained():
+                self.client.copy({"Bucket": self.bucket, "Key": incoming[name].key}, self.bucket, self.key(name))
+            if self.digest(name) != entries[name]:
                 raise JobError(f"{self.url}/{name} reads otherwise than it was written: start the export again")
         self.delete(pending["stale"])
         self.write_bytes(MANIFEST, encode(pending["manifest"]))
         self.delete([f"{INCOMING}/{name}" for name in incoming if name != MANIFEST])
         self.delete([f"{INCOMING}/{MANIFEST}"])
+
+    def drop_replacement(self) -> set[str]:
+        """Removes a replacement that cannot be finished; returns the names that it was to write or remove."""
+        pending = self._pending()
+        self.delete([f"{INCOMING}/{MANIFEST}"])
+        self.delete(f"{INCOMING}/{name}" for name in self.files(INCOMING))
+        return {*pending["stale"], *(entry["path"] for entry in pending["manifest"]["files"])} if pending else set()
 
     def checkpoints(self, directory: str) -> ArchiveDirectory:
         return ArchiveDirectory(self, directory)

@@ -35,7 +35,11 @@ def _lock(directory: Path, kind: int) -> int | None:
 
 
 def use(directory: Path) -> int:
-    """Makes a run's cache and marks it as used until the descriptor is closed, or this process ends."""
+    """Makes a run's cache and marks it as used until the descriptor is closed, or this process ends.
+
+    It may be a symbolic link to a larger disk.
+    """
+    directory = directory.resolve()
     while True:
         directory.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):

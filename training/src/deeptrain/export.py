@@ -10,13 +10,13 @@ import importlib.metadata
 import json
 import platform
 import shutil
-import tempfile
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from deeptrain import checkpoint, manifest
-from deeptrain.archive import EVENTS, FINAL, INCOMING, MANIFEST, Archive, digest, encode, owns
+from deeptrain.archive import EVENTS, FINAL, INCOMING, MANIFEST, Archive, Damaged, digest, encode, owns
 from deeptrain.hdfs import CHUNK_BYTES, Hdfs
 from deeptrain.identity import read_identity
 from deeptrain.job import BadInput, Job, JobError, Outcome
@@ -70,24 +70,25 @@ class Export:
         self.identity = read_identity(Path(job.config["source"]).parent)
         self._before: dict[str, tuple[int, str]] = {}
         self._incoming: set[str] = set()
+        # What a replacement that was dropped may have left.
+        self._dropped: set[str] = set()
 
     def run(self) -> Outcome:
         began = time.monotonic()
-        with tempfile.TemporaryDirectory(dir=self.job.directory) as scratch:
+        with self.job.scratch("events") as scratch:
             files = exported_files(self.source)
             if not files:
                 raise BadInput(f"{self.source} holds nothing to export: run train.yml, whose command must leave the model in DEEPTRAIN_EXPORT_DIR")
             self.refuse()
-            self.archive.finish_replacement()
             self.archive.delete(f"{INCOMING}/{name}" for name in self.archive.files(INCOMING))
             before = self.archive.manifest()
             self._before = {item["path"]: (item["length"], item["sha256"]) for item in before["files"]} if before else {}
-            files = dict(sorted({**self._events(Path(scratch)), **files}.items()))
+            files = dict(sorted({**self._events(scratch), **files}.items()))
             entries = self._upload_all(files)
         document = self._manifest(entries)
-        stale = self._before.keys() - files.keys()
+        stale = (self._before.keys() | self._dropped) - files.keys()
         if self._incoming or stale:
-            self.archive.replace(document, stale)
+            self.archive.replace(document, stale, self._incoming)
         else:
             self.archive.write_bytes(MANIFEST, encode(document))
         content = encode(document)
@@ -109,13 +110,25 @@ class Export:
         )
 
     def refuse(self) -> None:
-        """Refuses to replace a model by a checkpoint, and without the user's word anything of another configuration."""
+        """Refuses to replace a model by a checkpoint, and without the user's word anything of another configuration.
+
+        Finishes a replacement of the export that was interrupted, and drops one that cannot be finished.
+        """
         exported = self.archive.manifest()
         if exported is None:
             return
+        allowed = self.job.settings.get("replace") or owns(self.identity, exported)
+        if allowed:
+            try:
+                self.archive.finish_replacement()
+            except Damaged as error:
+                print(f"Drops a replacement that was interrupted: {error}", file=sys.stderr, flush=True)
+                self._dropped |= self.archive.drop_replacement()
+                # What it was to replace counts.
+                return self.refuse()
         if exported.get("complete", True) and not self.complete:
             raise BadInput(f"{self.url} holds a trained model, which a checkpoint does not replace: run train.yml to its end")
-        if not self.job.settings.get("replace") and not owns(self.identity, exported):
+        if not allowed:
             raise self.archive.foreign_export(exported, self.identity)
 
     def _events(self, scratch: Path) -> dict[str, Path]:
@@ -204,8 +217,8 @@ def export_checkpoint(job: Job) -> None:
     found = checkpoint.find(directory)
     if found is None:
         raise BadInput(f"{url} has no checkpoint, so there is nothing to export: run train.yml")
-    with tempfile.TemporaryDirectory(dir=job.directory) as scratch:
-        target = Path(scratch, FINAL)
+    with job.scratch("checkpoint") as scratch:
+        target = scratch / FINAL
         for path in found.files:
             directory.download(path, target / path)
         packed = target / f"{found.name}{checkpoint.PACKED_MODEL}"
@@ -213,7 +226,7 @@ def export_checkpoint(job: Job) -> None:
             shutil.unpack_archive(packed, scratch)
             packed.unlink()
         (target / checkpoint.INDEX).write_bytes(found.index)
-        exporter = Export(job, Path(scratch))
+        exporter = Export(job, scratch)
         exporter.refuse()
         exported = checkpoint.find(exporter.archive.checkpoints(FINAL))
         if checkpoint.newer(exported, found) and not job.settings.get("replace"):

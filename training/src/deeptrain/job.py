@@ -14,6 +14,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -162,6 +163,17 @@ class Job:
         if directory is None:
             return {}
         return json.loads((Path(directory) / f"{name}.json").read_text(encoding="utf-8"))
+
+    @contextlib.contextmanager
+    def scratch(self, name: str) -> Iterator[Path]:
+        """A temporary directory in the job's own, since /tmp may be memory. What a killed process left in it is removed first."""
+        directory = self.directory / f".scratch-{name}"
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
+        try:
+            yield directory
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
 
     def check_stop(self) -> None:
         """Raises Stopped when somebody asked the job to end."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 import uuid
 from pathlib import Path
 
@@ -80,9 +79,7 @@ class Resume:
         if not self.job.settings.get("replace"):
             archive.refuse_foreign(self.identity)
         exported, copied = archive.manifest(), archive.copied()
-        if exported is not None and owns(self.identity, exported):
-            archive.finish_replacement()
-        else:
+        if exported is not None and not (owns(self.identity, exported) and self._is_whole()):
             exported = None
         candidates = []
         if exported is not None:
@@ -91,14 +88,9 @@ class Resume:
         if copied is not None and self.identity.continues(copied):
             candidates.append((checkpoint.DIRECTORY, copied, {}))
         for name, identity, digests in candidates:
-            there = checkpoint.find(archive.checkpoints(name))
-            if checkpoint.newer(there, found):
-                try:
-                    self._restore_checkpoint(name, there, digests)
-                except Damaged as error:
-                    print(f"Not restored from S3: {error}", file=sys.stderr, flush=True)
-                    continue
-                found = there
+            restored = self._restore_newer(name, found, identity, digests)
+            if restored:
+                found = restored
                 self._adopt(identity)
         if exported is None:
             return False
@@ -107,24 +99,50 @@ class Resume:
         self._restore_events(exported)
         return False
 
-    def _restore_checkpoint(self, name: str, found: checkpoint.Found, digests: dict[str, str]) -> None:
-        """Copies a checkpoint to HDFS, verified, its index last."""
+    def _is_whole(self) -> bool:
+        """Finishes a replacement of the export; returns False when that cannot be finished."""
+        try:
+            self.archive.finish_replacement()
+        except Damaged as error:
+            print(f"The model in S3 is not restored, so it is trained: {error}", file=sys.stderr, flush=True)
+            return False
+        return True
+
+    def _restore_newer(self, name: str, found: checkpoint.Found | None, identity: Identity, digests: dict[str, str]) -> checkpoint.Found | None:
+        """Restores the checkpoint that S3 has in a directory when it is newer, and returns it; None when it is older or damaged."""
+        for _attempt in range(2):
+            there = checkpoint.find(self.archive.checkpoints(name))
+            if not checkpoint.newer(there, found):
+                return None
+            try:
+                self._restore_checkpoint(name, there, identity, digests)
+                return there
+            except Damaged as error:
+                print(f"Not restored from S3: {error}", file=sys.stderr, flush=True)
+        if name == checkpoint.DIRECTORY:
+            # Without its index it does not count, or no older checkpoint would be copied to S3. Its data stays.
+            self.archive.delete([f"{name}/{checkpoint.INDEX}"])
+        return None
+
+    def _restore_checkpoint(self, name: str, found: checkpoint.Found, identity: Identity, digests: dict[str, str]) -> None:
+        """Copies a checkpoint to HDFS, verified, its index last; before that whose it is."""
         print(f"Restores {found.name} from {self.archive.url}/{name}", file=sys.stderr, flush=True)
-        with tempfile.TemporaryDirectory(dir=self.job.directory) as scratch:
+        with self.job.scratch("restore") as scratch:
             for index, (path, item) in enumerate(found.files.items()):
                 self._advance(index, len(found.files))
-                self._copy(item, Path(scratch, path), self.directory, path, digests.get(f"{name}/{path}") if digests else None)
+                self._copy(item, scratch / path, self.directory, path, digests.get(f"{name}/{path}") if digests else None)
+        self.model.write_bytes(FILE, identity.encode())
         self.directory.write_bytes(checkpoint.INDEX, found.index)
 
     def _restore_events(self, exported: dict) -> None:
         directory = Hdfs(f"{self.model.url}/{EVENTS}")
         existing = directory.files()
         objects = self.archive.files(EVENTS)
-        with tempfile.TemporaryDirectory(dir=self.job.directory) as scratch:
+        with self.job.scratch("restore") as scratch:
             for item in exported["files"]:
                 path = item["path"].removeprefix(f"{EVENTS}/")
                 if path != item["path"] and path in objects and path not in existing:
-                    self._copy(objects[path], Path(scratch, "event"), directory, path)
+                    self._copy(objects[path], scratch / "event", directory, path)
 
     def _copy(self, item, local: Path, directory: Hdfs, path: str, expected: str | None = None) -> None:
         sha256 = self.archive.download(item, local)

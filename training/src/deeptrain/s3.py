@@ -270,6 +270,7 @@ def read(client, bucket: str, item: Object) -> Generator[bytes, None, bool]:
     md5, position, plain, etag = hashlib.md5(usedforsecurity=False), 0, _MD5.fullmatch(item.etag), item.etag
     patience, failures = Patience(PATIENCE_SECONDS), 0
     while position < item.length:
+        began = position
         # S3 has checksums of whole objects alone; botocore compares them.
         part = {"Range": f"bytes={position}-"} if position else {"ChecksumMode": "ENABLED"}
         try:
@@ -283,6 +284,9 @@ def read(client, bucket: str, item: Object) -> Generator[bytes, None, bool]:
                     yield chunk
                     patience.moved(position)
                     failures = 0
+            if position == began:
+                # An answer without any content is none.
+                raise botocore.exceptions.IncompleteReadError(actual_bytes=position, expected_bytes=item.length)
         except botocore.exceptions.FlexibleChecksumError as error:
             raise Damaged from error
         except botocore.exceptions.ClientError as error:

@@ -415,19 +415,20 @@ class Staging:
 
         try:
             self.target.write_stream(temporary, chunks(), patience)
+            if self.target.sha256(temporary, lambda done: patience.moved(item.length + done)) != sha256.hexdigest():
+                raise JobError(f"{path} reads otherwise in HDFS than it was written: see the DataNodes' disks (hdfs fsck /), then run data.yml again")
+            if self._kept is not None and self._kept[path].sha256 != sha256.hexdigest():
+                raise self._in_use(path)
+            self.target.set_modified(temporary, stamp(item))
+            if "/" in path:
+                self.target.mkdirs(path.rsplit("/", 1)[0])
+            self.target.rename(temporary, path)
         except s3.Changed as error:
             raise self._changed(item.key) from error
         except Unavailable:
+            # All of it is copied again.
             self._advance(-moved)
             raise
-        if self.target.sha256(temporary, lambda done: patience.moved(item.length + done)) != sha256.hexdigest():
-            raise JobError(f"{path} reads otherwise in HDFS than it was written: see the DataNodes' disks (hdfs fsck /), then run data.yml again")
-        if self._kept is not None and self._kept[path].sha256 != sha256.hexdigest():
-            raise self._in_use(path)
-        self.target.set_modified(temporary, stamp(item))
-        if "/" in path:
-            self.target.mkdirs(path.rsplit("/", 1)[0])
-        self.target.rename(temporary, path)
         return Entry(path, item.length, sha256.hexdigest())
 
     @contextlib.contextmanager

@@ -16,7 +16,6 @@ import math
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -36,9 +35,10 @@ SUCCESS = "_SUCCESS"
 # Kept fresh while a run trains, so that nobody takes its servers away.
 RUNNING = "_RUNNING"
 RUNNING_SECONDS = 30
+JOIN_SECONDS = 5
 # What a command gets to save a checkpoint after SIGTERM.
 STOP_SECONDS = 240
-# So many failures of the command's own within so many seconds end the training.
+# So many failures of the command's own within so many seconds, or without a newer checkpoint, end the training.
 FAILURES, FAILURES_SECONDS = 5, 3600
 RETRY_SECONDS = 10
 WAIT_SECONDS = 5
@@ -70,7 +70,11 @@ def task_environment(config: dict) -> dict[str, str]:
 class CheckpointCopier:
     """Copies the last checkpoint from HDFS to S3 every so often, its index last. A copy that fails is tried again."""
 
+    # The copier of the attempt before may still be at work when the next one begins.
+    _alone = threading.Lock()
+
     def __init__(self, job: Job, model: Hdfs):
+        self.job = job
         self.url = job.settings.get("checkpoint_url", "")
         self.seconds = 60.0 * float(job.settings.get("checkpoint_minutes", 10))
         self.replace = bool(job.settings.get("replace"))
@@ -86,7 +90,12 @@ class CheckpointCopier:
             threading.Thread(target=self._work, daemon=True).start()
 
     def end(self) -> None:
+        """Lets it change nothing in S3 from now on, but for the request that is under way; that is not waited for."""
         self._ended.set()
+
+    def _check_ended(self) -> None:
+        if self._ended.is_set():
+            raise Stopped
 
     def _work(self) -> None:
         while not self._ended.wait(self.seconds):
@@ -99,7 +108,12 @@ class CheckpointCopier:
                 print(f"The checkpoint is not copied to S3 this time: {error}", file=sys.stderr, flush=True)
 
     def copy(self) -> str | None:
-        """Copies the last checkpoint unless S3 has it; returns its name."""
+        """Copies the last checkpoint unless S3 has it; returns its name. Raises Stopped when it is ended meanwhile."""
+        with self._alone:
+            return self._copy()
+
+    def _copy(self) -> str | None:
+        self._check_ended()
         found = checkpoint.find(self.directory)
         marks = {path: (status.length, status.modification_time) for path, status in found.files.items()} if found else {}
         if found is None or marks == self._copied:
@@ -122,28 +136,33 @@ class CheckpointCopier:
             if copied is not None and not identity.continues(copied):
                 if not self.replace:
                     raise self.archive.foreign_checkpoints(copied, identity)
+                self._check_ended()
                 self.archive.delete_checkpoints()
             if copied != identity:
+                self._check_ended()
                 self.archive.write_bytes(f"{checkpoint.DIRECTORY}/{FILE}", content)
 
     def _upload(self, found: checkpoint.Found, changed: set[str]) -> None:
         prefix = checkpoint.DIRECTORY
         existing = self.archive.files(prefix)
-        with tempfile.TemporaryDirectory() as scratch:
+        with self.job.scratch("copy") as scratch:
             for path, status in found.files.items():
                 if path in changed or path not in existing or existing[path].length != status.length:
-                    local = Path(scratch, path)
+                    local = scratch / path
                     self.directory.download(path, local)
+                    self._check_ended()
                     self.archive.upload(local, f"{prefix}/{path}")
                     local.unlink()
         existing = self.archive.files(prefix)
         if {path: existing[path].length for path in found.files if path in existing} != _lengths(found.files):
             raise JobError(f"{self.url} does not hold all files of {found.name} after they were uploaded")
+        self._check_ended()
         self.archive.write_bytes(f"{prefix}/{checkpoint.INDEX}", found.index)
         mirrored = self.directory.files()
         for path in existing.keys() - {*found.files, checkpoint.INDEX, FILE}:
             # Without a step in its name a checkpoint is older when HDFS has it no more.
             if found.supersedes(path) or path not in mirrored and None in (found.step, checkpoint.step_of(path)):
+                self._check_ended()
                 self.archive.delete([f"{prefix}/{path}"])
 
 
@@ -165,7 +184,8 @@ class Mark:
 
     def __exit__(self, *exception) -> None:
         self._ended.set()
-        self._thread.join(RUNNING_SECONDS)
+        # With STOP_SECONDS and the deletion all of it must end within the unit's TimeoutStopSec.
+        self._thread.join(JOIN_SECONDS)
         with contextlib.suppress(JobError, OSError):
             Hdfs(self.url).delete(RUNNING)
 
@@ -217,12 +237,13 @@ class Wait:
         self.until("wait for servers", lambda: self.missing_servers(all_workers=time.monotonic() - began < WORKER_SECONDS))
 
     def missing_hdfs(self) -> str:
-        try:
-            # A NameNode in safe mode refuses it.
-            Hdfs(self.job.config["model_url"]).mkdirs()
-        except Unavailable as error:
-            return str(error)
-        return ""
+        # A NameNode in safe mode refuses it.
+        return _unavailable(lambda: Hdfs(self.job.config["model_url"]).mkdirs())
+
+    def mark_success(self) -> None:
+        """Writes the mark of success. The training is finished: while HDFS is unavailable, nothing but the mark is repeated."""
+        self.progressed()
+        self.until("wait for HDFS", lambda: _unavailable(lambda: Hdfs(self.job.config["model_url"]).write_bytes(SUCCESS, b"")))
 
     def missing_servers(self, all_workers: bool = False) -> str:
         silent = servers.silent(self.tf_config)
@@ -236,6 +257,15 @@ class Wait:
         while not (said := self.missing_servers() or self.missing_hdfs()) and time.monotonic() < end:
             self.pause(1)
         return said
+
+
+def _unavailable(call: Callable[[], object]) -> str:
+    """Why HDFS did not do the call; empty when it did."""
+    try:
+        call()
+    except Unavailable as error:
+        return str(error)
+    return ""
 
 
 def supervise(job: Job, command: list[str], environment: dict[str, str], patience: float, progressed: Callable[[], None]) -> None:
@@ -267,7 +297,7 @@ def supervise(job: Job, command: list[str], environment: dict[str, str], patienc
                 raise JobError(f"The training made no progress for {patience:.0f} s: see that {needed} run, then run train.yml")
     finally:
         running.kill()
-    if job.stop.is_set():
+    if status != 0 and job.stop.is_set():
         raise Stopped
     error = activity.last_error()
     if status == EXIT_BAD_INPUT:
@@ -277,13 +307,44 @@ def supervise(job: Job, command: list[str], environment: dict[str, str], patienc
         raise JobError(f"The training command ended with status {status}: {why}; run train.yml, which resumes from the last checkpoint")
 
 
+class Advance:
+    """Whether a training saves newer checkpoints in HDFS."""
+
+    def __init__(self, url: str):
+        self.url = url
+        self._last: checkpoint.Found | None = None
+
+    def advanced(self) -> bool:
+        """Whether HDFS has a newer checkpoint than at any call before; False where it cannot be read."""
+        try:
+            found = checkpoint.find(Hdfs(self.url))
+        except (JobError, OSError):
+            return False
+        if not self._newer(found):
+            return False
+        self._last = found
+        return True
+
+    def _newer(self, found: checkpoint.Found | None) -> bool:
+        last = self._last
+        if found and last and None in (found.step, last.step):
+            return _modified(found) > _modified(last)
+        return checkpoint.newer(found, last)
+
+
+def _modified(found: checkpoint.Found) -> int:
+    return max(status.modification_time for status in found.files.values())
+
+
 def persist(job: Job, wait: Wait, attempt: Callable[[], Outcome]) -> Outcome:
     """Repeats the attempt until it succeeds, or fails for its own reasons too often.
 
     A failure while HDFS or a server is away is none of the command's own: it is
-    waited for what is missing.
+    waited for what is missing. Failures expire only while the checkpoints advance:
+    each stall lasts so long that a training which always stalls would never end.
     """
     failures: list[float] = []
+    checkpoints = Advance(f"{job.config['model_url']}/{checkpoint.DIRECTORY}")
     while True:
         try:
             wait.for_hdfs()
@@ -297,9 +358,12 @@ def persist(job: Job, wait: Wait, attempt: Callable[[], Outcome]) -> Outcome:
             reason = str(error)
             if not wait.lost():
                 now = time.monotonic()
-                failures = [then for then in failures if now - then < FAILURES_SECONDS] + [now]
+                if checkpoints.advanced():
+                    failures = [then for then in failures if now - then < FAILURES_SECONDS]
+                failures.append(now)
                 if len(failures) >= FAILURES:
-                    raise JobError(f"{reason} ({FAILURES} failures within an hour)", error.summary) from error
+                    how = "within an hour" if now - failures[0] < FAILURES_SECONDS else "without a newer checkpoint"
+                    raise JobError(f"{reason} ({FAILURES} failures {how})", error.summary) from error
         wait.check(reason)
         print(f"Restarts the training command: {reason}", file=sys.stderr, flush=True)
         job.progress.report("restart", len(failures), unit="failures", force=True, reason=reason)
@@ -325,7 +389,7 @@ def attempt(job: Job, wait: Wait) -> Outcome:
     if not exported_files(export_dir):
         raise BadInput(f"The training command left nothing in DEEPTRAIN_EXPORT_DIR ({export_dir}): it must leave there what is to be exported")
     summary = read_metrics(export_dir)
-    model.write_bytes(SUCCESS, b"")
+    wait.mark_success()
     return Outcome(summary=summary)
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import queue
 import shutil
+import signal
 import threading
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from deeptrain.job import BadInput, JobError
+from deeptrain.job import BadInput, JobError, Stopped
 from deeptrain.resnet import __main__ as program
 from deeptrain.resnet import cluster, data, executors, options, training
 from deeptrain.resnet.model import Trainer
@@ -129,6 +130,48 @@ def test_a_slow_worker_holds_up_no_other(run, monkeypatch):
     assert coordinator.others_done.wait(120), f"{coordinator.done} of 199 calls were done while one worker held one"
     thread.join(120)
     assert ended[0]["train_steps"] == 200
+
+
+class Reconnecting(executors.SingleProcess):
+    """Has to connect again at once."""
+
+    class watch:  # noqa: N801
+        missing = ()
+
+        @staticmethod
+        def check():
+            raise cluster.Reconnect("Worker w:1 is lost")
+
+
+@pytest.fixture
+def sigterm():
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+def test_a_signal_while_the_training_reconnects_is_not_lost(run, monkeypatch, sigterm):
+    run.steps(lambda trainer, batch: 1.0)
+    files = data.local_shards(str(run.dataset), run.directory, data.TRAIN)
+
+    def train():
+        training.train(run.options("--train-steps", "100"), Reconnecting(), run.directory / "cache", files)
+
+    # A signal after the last check ends the process.
+    with pytest.raises(cluster.Reconnect):
+        train()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+    close = training.CheckpointMirror.close
+
+    def stop(mirror):
+        os.kill(os.getpid(), signal.SIGTERM)
+        close(mirror)
+
+    monkeypatch.setattr(training.CheckpointMirror, "close", stop)
+    with pytest.raises(Stopped):
+        train()
+    assert [path.name for path in (run.directory / "job" / "checkpoints").glob(f"*{training.PACKED_MODEL}")]
 
 
 def diverge(trainer):

@@ -146,9 +146,15 @@ def train(options: Options, executor: SingleProcess | Cluster, cache: Path, file
             except cluster.Reconnect:
                 if step > saved:
                     save(step)
+                    saved = step
                 mirror.close()
                 events_mirror.close()
-                raise
+                # From here a signal ends the process, since the program that replaces this one would not know of it.
+                handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                if not stopped:
+                    raise
+                signal.signal(signal.SIGTERM, handler)
+                break
         if finished is None:
             continue
         (count, rate), loss = finished

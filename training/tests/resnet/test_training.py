@@ -293,31 +293,28 @@ def test_a_failed_evaluation_trains_nothing_again(run, monkeypatch):
     assert len(steps) == 3
 
 
-def test_the_share_is_compared_with_the_memory(run, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("cache", "available", "in_memory"), [("memory", 9000, True), ("memory", 100, False), ("none", 9000, False)])
+def test_examples_in_memory_or_on_disk(run, tmp_path, monkeypatch, capsys, cache, available, in_memory):
     monkeypatch.setattr(data, "MEMINFO", tmp_path / "meminfo")
-    (tmp_path / "meminfo").write_text("MemTotal:  100000 kB\nMemAvailable:      100 kB\n")
-    with pytest.raises(BadInput, match=r"GiB of memory available.*cache: none"):
-        data.worker_shards(str(run.dataset), tmp_path, run.options(), 0, 1)
-    assert len(data.worker_shards(str(run.dataset), tmp_path, run.options("--cache", "none"), 0, 1)) == 4
-    (tmp_path / "meminfo").write_text("MemTotal:  100000 kB\nMemAvailable:      9000 kB\n")
-    assert len(data.worker_shards(str(run.dataset), tmp_path, run.options(), 0, 1)) == 4
-
-
-@pytest.mark.parametrize("cache", ["memory", "none"])
-def test_examples_in_memory_or_on_disk(run, cache, tmp_path):
-    files = data.local_shards(str(run.dataset), tmp_path, data.TRAIN)
+    (tmp_path / "meminfo").write_text(f"MemTotal:  100000 kB\nMemAvailable:      {available} kB\n")
+    given = run.options("--cache", cache)
+    # Of a share that was smaller.
+    data.memory_mark(tmp_path).touch()
+    files = data.worker_shards(str(run.dataset), tmp_path, given, 0, 1)
+    assert len(files) == 4
+    assert ("GiB of memory available: they are read from disk" in capsys.readouterr().err) == (available == 100)
     copies = [str(shutil.copy(path, tmp_path)) for path in files]
-    batches = iter(data.train_batches(tf.data.Dataset.from_tensor_slices(copies), run.options("--cache", cache), (32, 32, 3)))
+    batches = iter(data.train_batches(tf.data.Dataset.from_tensor_slices(copies), tmp_path, given, (32, 32, 3)))
     next(batches)
     for copy in copies:
         Path(copy).write_bytes(b"changed" * 10)
-    if cache == "none":
+    if in_memory:
+        for _batch in range(100):
+            next(batches)
+    else:
         with pytest.raises(tf.errors.DataLossError):
             for _batch in range(100):
                 next(batches)
-    else:
-        for _batch in range(100):
-            next(batches)
 
 
 @pytest.mark.parametrize("driver", [True, False])

@@ -26,7 +26,7 @@ from deeptrain import serve as serving
 from deeptrain import train as training
 from deeptrain.archive import Archive
 from deeptrain.checkpoint import last_checkpoint
-from deeptrain.fetch import fetch, share
+from deeptrain.fetch import INDEX, fetch, share
 from deeptrain.hdfs import Hdfs, Unavailable
 from deeptrain.job import BadInput, Job, JobError, Stopped
 from deeptrain.manifest import NAME, Entry, encode
@@ -651,6 +651,16 @@ def test_fetch_brings_and_mends_a_share(shards, tmp_path):
     # Another share takes the place of this one.
     fetch(shards.url, cache, "train-*.tfrecord", 0, 2)
     assert {path.name for path in cache.glob("train-*")} == {"train-0.tfrecord", "train-2.tfrecord", "train-4.tfrecord"}
+
+
+def test_fetch_removes_files_that_its_index_lacks(shards, tmp_path):
+    fetch(shards.url, tmp_path, "train-*.tfrecord", 1, 2)
+    (tmp_path / INDEX).unlink()
+    # Of older data, and of a copy that was interrupted.
+    for name in ("train-9.tfrecord", "train-3.tfrecord.part", "other"):
+        (tmp_path / name).write_text("old")
+    fetch(shards.url, tmp_path, "train-*.tfrecord", 0, 2)
+    assert {path.name for path in tmp_path.iterdir()} == {INDEX, "other", "train-0.tfrecord", "train-2.tfrecord", "train-4.tfrecord"}
 
 
 def test_fetch_refuses_damaged_data(shards, tmp_path):

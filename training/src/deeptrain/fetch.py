@@ -80,9 +80,12 @@ def fetch(data_url: str, cache_dir: str | os.PathLike, pattern: str, index: int 
     except (FileNotFoundError, ValueError):
         fetched = {}
     wanted = share(list(entries), index, count)
-    for path in set(fetched) - set(wanted):
+    # The index lacks a file that was copied just before the task was killed.
+    existing = {path.relative_to(cache).as_posix() for path in cache.rglob("*") if path.is_file()}
+    stale = {path for path in existing if fnmatch.fnmatchcase(path.removesuffix(".part"), pattern)}
+    for path in (stale | set(fetched)) - set(wanted):
         (cache / path).unlink(missing_ok=True)
-        del fetched[path]
+        fetched.pop(path, None)
     _check_room(cache, {path: entries[path].length for path in wanted}, data_url)
     for path in wanted:
         entry, local = entries[path], cache / path

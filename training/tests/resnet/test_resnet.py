@@ -70,14 +70,14 @@ def test_learning_rate():
     assert rates[50:] == sorted(rates[50:], reverse=True)
 
 
-def test_batches(dataset):
+def test_batches(dataset, tmp_path):
     given = parse("--train-batch-size", "16", "--eval-batch-size", "10")
     description = data.describe(str(dataset))
     files = data.local_shards(str(dataset), Path("unused"), data.TEST)
     labels = np.concatenate([labels for _images, labels in data.test_batches(files, given, description.image_shape)])
     assert np.bincount(labels).tolist() == [21, 20, 20]
     shards = tf.data.Dataset.list_files(str(dataset / data.TRAIN))
-    images, labels = next(iter(data.train_batches(shards, given, description.image_shape)))
+    images, labels = next(iter(data.train_batches(shards, tmp_path, given, description.image_shape)))
     assert images.shape == (16, 32, 32, 3) and images.dtype == tf.uint8
     assert (np.array([image.mean() for image in images.numpy()]) // 80 == labels.numpy()).all()
 

@@ -9,6 +9,7 @@ import json
 import os
 import queue
 import shutil
+import signal
 import threading
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from deeptrain.job import BadInput, JobError
+from deeptrain.job import BadInput, JobError, Stopped
 from deeptrain.resnet import __main__ as program
 from deeptrain.resnet import cluster, data, executors, options, training
 from deeptrain.resnet.model import Trainer
@@ -129,6 +130,48 @@ def test_a_slow_worker_holds_up_no_other(run, monkeypatch):
     assert coordinator.others_done.wait(120), f"{coordinator.done} of 199 calls were done while one worker held one"
     thread.join(120)
     assert ended[0]["train_steps"] == 200
+
+
+class Reconnecting(executors.SingleProcess):
+    """Has to connect again at once."""
+
+    class watch:  # noqa: N801
+        missing = ()
+
+        @staticmethod
+        def check():
+            raise cluster.Reconnect("Worker w:1 is lost")
+
+
+@pytest.fixture
+def sigterm():
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+def test_a_signal_while_the_training_reconnects_is_not_lost(run, monkeypatch, sigterm):
+    run.steps(lambda trainer, batch: 1.0)
+    files = data.local_shards(str(run.dataset), run.directory, data.TRAIN)
+
+    def train():
+        training.train(run.options("--train-steps", "100"), Reconnecting(), run.directory / "cache", files)
+
+    # A signal after the last check ends the process.
+    with pytest.raises(cluster.Reconnect):
+        train()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+    close = training.CheckpointMirror.close
+
+    def stop(mirror):
+        os.kill(os.getpid(), signal.SIGTERM)
+        close(mirror)
+
+    monkeypatch.setattr(training.CheckpointMirror, "close", stop)
+    with pytest.raises(Stopped):
+        train()
+    assert [path.name for path in (run.directory / "job" / "checkpoints").glob(f"*{training.PACKED_MODEL}")]
 
 
 def diverge(trainer):
@@ -250,31 +293,28 @@ def test_a_failed_evaluation_trains_nothing_again(run, monkeypatch):
     assert len(steps) == 3
 
 
-def test_the_share_is_compared_with_the_memory(run, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("cache", "available", "in_memory"), [("memory", 9000, True), ("memory", 100, False), ("none", 9000, False)])
+def test_examples_in_memory_or_on_disk(run, tmp_path, monkeypatch, capsys, cache, available, in_memory):
     monkeypatch.setattr(data, "MEMINFO", tmp_path / "meminfo")
-    (tmp_path / "meminfo").write_text("MemTotal:  100000 kB\nMemAvailable:      100 kB\n")
-    with pytest.raises(BadInput, match=r"GiB of memory available.*cache: none"):
-        data.worker_shards(str(run.dataset), tmp_path, run.options(), 0, 1)
-    assert len(data.worker_shards(str(run.dataset), tmp_path, run.options("--cache", "none"), 0, 1)) == 4
-    (tmp_path / "meminfo").write_text("MemTotal:  100000 kB\nMemAvailable:      9000 kB\n")
-    assert len(data.worker_shards(str(run.dataset), tmp_path, run.options(), 0, 1)) == 4
-
-
-@pytest.mark.parametrize("cache", ["memory", "none"])
-def test_examples_in_memory_or_on_disk(run, cache, tmp_path):
-    files = data.local_shards(str(run.dataset), tmp_path, data.TRAIN)
+    (tmp_path / "meminfo").write_text(f"MemTotal:  100000 kB\nMemAvailable:      {available} kB\n")
+    given = run.options("--cache", cache)
+    # Of a share that was smaller.
+    data.memory_mark(tmp_path).touch()
+    files = data.worker_shards(str(run.dataset), tmp_path, given, 0, 1)
+    assert len(files) == 4
+    assert ("GiB of memory available: they are read from disk" in capsys.readouterr().err) == (available == 100)
     copies = [str(shutil.copy(path, tmp_path)) for path in files]
-    batches = iter(data.train_batches(tf.data.Dataset.from_tensor_slices(copies), run.options("--cache", cache), (32, 32, 3)))
+    batches = iter(data.train_batches(tf.data.Dataset.from_tensor_slices(copies), tmp_path, given, (32, 32, 3)))
     next(batches)
     for copy in copies:
         Path(copy).write_bytes(b"changed" * 10)
-    if cache == "none":
+    if in_memory:
+        for _batch in range(100):
+            next(batches)
+    else:
         with pytest.raises(tf.errors.DataLossError):
             for _batch in range(100):
                 next(batches)
-    else:
-        for _batch in range(100):
-            next(batches)
 
 
 @pytest.mark.parametrize("driver", [True, False])

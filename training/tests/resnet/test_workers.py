@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import signal
 import socket
@@ -14,7 +15,7 @@ import time
 
 import pytest
 
-from deeptrain.job import JobError, Progress
+from deeptrain.job import BadInput, JobError, Progress
 from deeptrain.resnet import cluster, data
 
 
@@ -103,6 +104,20 @@ def test_a_worker_follows_the_chiefs_deal(quick, tmp_path):
     (tmp_path / cluster.DEAL).write_text('{"index": 0, "count": 2}')
     until(lambda: fetched, "the share is fetched, and retried")
     assert fetched == [(0, 2)] and wrong.is_set()
+
+
+def test_a_worker_that_cannot_hold_its_share_retries_ever_less_often(quick, tmp_path):
+    tries = []
+
+    def fetch(index, count):
+        tries.append(time.monotonic())
+        raise BadInput("use a larger disk")
+
+    cluster.follow_deals(tmp_path, (1, 3), fetch)
+    (tmp_path / cluster.DEAL).write_text('{"index": 0, "count": 2}')
+    until(lambda: len(tries) >= 6, "the share is retried")
+    pauses = [later - earlier for earlier, later in itertools.pairwise(tries[:6])]
+    assert all(pause >= cluster.POLL_SECONDS * 2**number for number, pause in enumerate(pauses, 1)), pauses
 
 
 def test_a_lost_workers_shards_go_to_the_others(hdfs_processes, tmp_path):

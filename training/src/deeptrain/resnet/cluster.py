@@ -19,6 +19,8 @@ from deeptrain.servers import PARALLEL, answers, split_address
 
 PROBE_SECONDS = 2.0
 POLL_SECONDS = 2.0
+# The longest pause of a worker that cannot fetch its shards.
+PAUSE_SECONDS = 60.0
 # A worker that was missing takes part again after it has answered for so long.
 BACK_SECONDS = 60.0
 # A training without parameter servers, or without any worker, ends after this time.
@@ -120,16 +122,17 @@ def follow_deals(cache: Path, dealt: tuple[int, int], fetch: Callable[[int, int]
     """Fetches the worker's share of each new deal, in the background."""
 
     def work():
-        done, failure = dealt, None
+        done, failure, pause = dealt, None, POLL_SECONDS
         while True:
-            time.sleep(POLL_SECONDS)
+            time.sleep(pause)
             deal = read_deal(cache, *done)
             if deal == done:
                 continue
             try:
                 fetch(*deal)
-                done, failure = deal, None
+                done, failure, pause = deal, None, POLL_SECONDS
             except (JobError, OSError) as error:
+                pause = min(2 * pause, PAUSE_SECONDS)
                 if str(error) != failure:
                     failure = str(error)
                     print(f"The shards of worker {deal[0] + 1} of {deal[1]} are not fetched: {error}", file=sys.stderr, flush=True)

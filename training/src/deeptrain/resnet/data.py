@@ -68,17 +68,29 @@ def local_shards(data_dir: str, cache_dir: Path, pattern: str, index: int = 0, c
 
 
 def worker_shards(data_dir: str, cache: Path, options: Options, index: int, count: int) -> list[Path]:
-    """A worker's share of the training shards, on this node, and small enough for ``--cache``. Raises BadInput."""
+    """A worker's share of the training shards, on this node; a mark in ``cache`` says that it fits the memory."""
+    mark = memory_mark(cache)
+    mark.unlink(missing_ok=True)
     files = local_shards(data_dir, cache / "train", TRAIN, index, count)
-    print(f"Holds {len(files)} training shards, share {index + 1} of {count}", file=sys.stderr, flush=True)
+    size, available = sum(path.stat().st_size for path in files), available_memory()
     if options.cache == "memory":
-        size, available = sum(path.stat().st_size for path in files), available_memory()
-        if available is not None and size > MEMORY_SHARE * available:
-            raise BadInput(
+        if available is None or size <= MEMORY_SHARE * available:
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+        else:
+            print(
                 f"This task's training shards have {size / 2**30:.2f} GiB and the machine has {available / 2**30:.2f} GiB of memory available: "
-                "set --cache none (deeptrain_training: {cache: none}) to read them from disk, or use more workers"
+                "they are read from disk in each epoch, which is slower; use more workers or more memory",
+                file=sys.stderr,
+                flush=True,
             )
+    print(f"Holds {len(files)} training shards, share {index + 1} of {count}", file=sys.stderr, flush=True)
     return files
+
+
+def memory_mark(cache: Path) -> Path:
+    """Exists while a worker's share fits its memory; the datasets' graph, which is the same on all workers, reads it on each."""
+    return cache / "train-in-memory"
 
 
 def dealt_shards(data_dir: str, count: int) -> list[list[str]] | None:
@@ -114,14 +126,17 @@ def _distort(image, label):
     return tf.image.random_flip_left_right(image), label
 
 
-def train_batches(files: tf.data.Dataset, options: Options, shape: tuple[int, ...], seed: tf.Tensor | None = None) -> tf.data.Dataset:
+def _records(files: tf.data.Dataset, condition: tf.Tensor) -> tf.data.Dataset:
+    return files.filter(lambda _name: condition).interleave(tf.data.TFRecordDataset, cycle_length=4)
+
+
+def train_batches(files: tf.data.Dataset, cache: Path, options: Options, shape: tuple[int, ...], seed: tf.Tensor | None = None) -> tf.data.Dataset:
     """Endless shuffled batches of uint8 images [N, H, W, C] and int32 labels [N]; ``seed`` gives their order.
 
     Native operations alone: a Python function in here would run on the chief for all workers.
     """
-    dataset = files.interleave(tf.data.TFRecordDataset, cycle_length=4)
-    if options.cache == "memory":
-        dataset = dataset.cache()
+    in_memory = tf.size(tf.io.matching_files(os.fspath(memory_mark(cache)))) > 0
+    dataset = _records(files, in_memory).cache().concatenate(_records(files, ~in_memory))
     dataset = dataset.shuffle(SHUFFLE_EXAMPLES, seed=seed, reshuffle_each_iteration=True).repeat()
     dataset = dataset.map(lambda record: _parse(record, shape))
     if options.use_distortion_for_training:

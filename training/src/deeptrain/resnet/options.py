@@ -91,7 +91,7 @@ def parse(arguments: list[str] | None = None) -> Options:
         "--cache",
         choices=("memory", "none"),
         default="memory",
-        help="where a worker keeps its training examples: in memory, or none, which reads the shards from its disk in each epoch (%(default)s)",
+        help="where a worker keeps its training examples: in memory when they fit, or none, which reads the shards from its disk in each epoch (%(default)s)",
     )
     add(
         "--nan-loss",

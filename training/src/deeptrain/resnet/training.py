@@ -123,7 +123,7 @@ def train(options: Options, executor: SingleProcess | Cluster, cache: Path, file
             # Workers run the same graph, and a restarted one runs it again.
             order += tf.cast(1e6 * tf.timestamp(), tf.int64)
         found = tf.data.Dataset.from_tensor_slices(list(map(str, files))) if files else tf.data.Dataset.list_files(pattern, seed=order)
-        return data.train_batches(found, options, description.image_shape, order)
+        return data.train_batches(found, cache, options, description.image_shape, order)
 
     iterator = executor.iterator(make_dataset)
     functions: dict = {}
@@ -146,9 +146,15 @@ def train(options: Options, executor: SingleProcess | Cluster, cache: Path, file
             except cluster.Reconnect:
                 if step > saved:
                     save(step)
+                    saved = step
                 mirror.close()
                 events_mirror.close()
-                raise
+                # From here a signal ends the process, since the program that replaces this one would not know of it.
+                handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                if not stopped:
+                    raise
+                signal.signal(signal.SIGTERM, handler)
+                break
         if finished is None:
             continue
         (count, rate), loss = finished

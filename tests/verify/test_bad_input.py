@@ -62,7 +62,7 @@ def unreachable(document: dict) -> None:
     ],
 )
 def test_inventory(cluster, change, words):
-    refused(cluster.play("site", inventory=cluster.with_inventory(change.__name__, change)), *words)
+    refused(cluster.play("site", inventory=cluster.with_inventory(change.__name__, change), deeptrain_connect_timeout=30), *words)
 
 
 # Variables that preflight can judge alone

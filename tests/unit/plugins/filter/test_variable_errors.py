@@ -8,6 +8,7 @@ import shlex
 
 import pytest
 from ansible_collections.deeptrain.cluster.plugins.filter.variable_errors import options, variable_errors
+from jinja2.exceptions import UndefinedError
 
 
 @pytest.mark.parametrize(
@@ -69,3 +70,18 @@ def test_every_list_of_a_role_is_known():
     assert len(lists) > 10
     for name in lists:
         assert len(variable_errors({name: "a b"})) == 1, name
+
+
+class Host(dict):
+    """Variables of a host, one of which refers to what is not defined there."""
+
+    def __getitem__(self, name):
+        if name == "hadoop_archive":
+            raise UndefinedError("'inventory_dir' is undefined")
+        return super().__getitem__(name)
+
+
+def test_a_variable_without_a_value_on_this_host_is_validated_by_its_name():
+    host = Host(deeptrain_command="python x.py", deeptrain_deadline_hours="{{ hours }}", deeptrain_export_ulr="{{ other }}")
+    errors = variable_errors(host, ["hadoop_archive", "deeptrain_command", "deeptrain_deadline_hours", "deeptrain_export_ulr", "deeptrain_run"])
+    assert [error.split()[0] for error in errors] == ["deeptrain_command", "deeptrain_export_ulr"]

@@ -57,6 +57,8 @@ def test_hosts_have_variables_of_their_groups(site, monkeypatch):
     hosts = site.inventory()
     groups = yaml.safe_load(hosts.read_text())
     groups["site_a"] = {"children": dict.fromkeys(groups, {}), "vars": {"deeptrain_data_url": "s3://bucket/data"}}
+    # Neither has a value on the controller.
+    groups["all"] = {"vars": {"hadoop_archive": "{{ inventory_dir }}/hadoop.tar.gz", "firewall_open": [{"port": "{{ their_port }}"}]}}
     hosts.write_text(yaml.safe_dump(groups))
     done = site.run(PROJECT / "playbooks/validate.yml", hosts)
     assert done.returncode == 0, done.stdout

@@ -145,7 +145,7 @@ class Staging:
         if not 1 <= self.parallel <= 256:
             raise BadInput(f"data_staging_parallel is {self.parallel}: use 1 to 256")
         self.client = s3.connect(self.settings, job.credentials("s3"), self.parallel, job.stop)
-        self.target = Hdfs(job.config["target"])
+        self.target = self._wait_for_hdfs(job.config["target"])
         url = job.settings.get("namenode_url")
         self.namenode = NameNode(url) if url else None
         self._lock = threading.Lock()
@@ -160,16 +160,18 @@ class Staging:
         return list_source(self.client, self.source, self.settings, self.job.progress)
 
     def run(self) -> Outcome:
-        self._wait_for_hdfs()
         with self._alone():
             return self._run()
 
-    def _wait_for_hdfs(self) -> None:
+    def _wait_for_hdfs(self, url: str) -> Hdfs:
+        """The target, when the NameNode answers and has left safe mode; nothing is changed there."""
         began = time.monotonic()
         while True:
             try:
-                # A NameNode in safe mode refuses it.
-                return self.target.mkdirs()
+                target = Hdfs(url)
+                # A NameNode in safe mode refuses it, though the directory exists.
+                Hdfs(url.rstrip("/").rpartition("/")[0] + "/").mkdirs()
+                return target
             except Unavailable:
                 if time.monotonic() - began >= HDFS_SECONDS:
                     raise

@@ -152,7 +152,7 @@ def test_nothing_is_said_or_left(place, modules):
         for options in (["--list"], ["--graph", "--vars"], ["--list", "--export"]):
             said = f"inventory {' '.join(options)} with {name}"
             assert place.run(said, "ansible-inventory", "-i", source, "-vvv", *options, **environment) == 0, place.said[said]
-        play(place, f"modules with {name}", [({"im_infrastructure": {"radl": "{{ radl }}"}}, True)], {}, **environment)
+        play(place, f"modules with {name}", [({"im_infrastructure": {"radl": "{{ radl }}", "allow_removal": True}}, True)], {}, **environment)
     for options in ({"url": "http://127.0.0.1:1"}, {"jump_host": "nobody-0", "name": "cluster"}, {"auth": [{"type": "One", "password": SECRET}]}):
         said = f"inventory with {', '.join(options)}"
         if "auth" in options:

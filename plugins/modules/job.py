@@ -234,7 +234,6 @@ log:
 """
 
 import contextlib
-import fcntl
 import grp
 import json
 import os
@@ -242,7 +241,7 @@ import pwd
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.deeptrain.cluster.plugins.module_utils import guarded_files
+from ansible_collections.deeptrain.cluster.plugins.module_utils import guarded_files, locks
 from ansible_collections.deeptrain.cluster.plugins.module_utils.job import (
     ARGUMENT_SPEC,
     ATTACH,
@@ -348,24 +347,16 @@ class Job:
         os.makedirs(os.path.dirname(LOCK), mode=0o700, exist_ok=True)
         handle = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            self.lock(handle)
+            try:
+                locks.acquire(handle, LOCK_SECONDS)
+            except TimeoutError:
+                self.module.fail_json(
+                    msg=f"Another task has held {LOCK} on this node for {LOCK_SECONDS} s: end the process that 'fuser {LOCK}' names, then run this again",
+                    unit=self.unit,
+                )
             yield
         finally:
             os.close(handle)
-
-    def lock(self, handle):
-        end = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() >= end:
-                    self.module.fail_json(
-                        msg=f"Another task has held {LOCK} on this node for {LOCK_SECONDS} s: end the process that 'fuser {LOCK}' names, then run this again",
-                        unit=self.unit,
-                    )
-            time.sleep(0.2)
 
     def systemctl(self, *arguments):
         """Run systemctl and fail with its own words."""

@@ -97,7 +97,6 @@ removed:
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -106,6 +105,7 @@ import shutil
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.deeptrain.cluster.plugins.module_utils import locks
 
 # In each environment, written last: without it the environment is incomplete.
 MARKER = "environment.json"
@@ -210,18 +210,12 @@ class Environments:
         """Create the directory of the environments, and hold its lock."""
         os.makedirs(self.base, mode=0o755, exist_ok=True)
         with open(os.path.join(self.base, ".lock"), "a", encoding="utf-8", opener=_open_private) as file:
-            deadline = time.monotonic() + LOCK_SECONDS
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        self.module.fail_json(
-                            msg=f"another process has held the lock {file.name} for {LOCK_SECONDS} s: "
-                            "wait until the other installation ends, or end it"
-                        )
-                    time.sleep(0.5)
+            try:
+                locks.acquire(file, LOCK_SECONDS)
+            except TimeoutError:
+                self.module.fail_json(
+                    msg=f"another process has held the lock {file.name} for {LOCK_SECONDS} s: wait until the other installation ends, or end it"
+                )
             yield
 
     def ensure(self):

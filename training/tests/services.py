@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The deeptrain.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The real servers that the tests use: S3 and HDFS."""
+"""The real servers that the tests use, S3 and HDFS, and what stands before them to disturb them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import os
 import secrets
 import socket
 import subprocess
+import threading
 import time
 import urllib.request
 from dataclasses import dataclass
@@ -102,6 +103,32 @@ def s3_process(data: Path, certificate: Path | None = None, key: Path | None = N
     finally:
         process.kill()
         process.wait()
+
+
+class Proxy:
+    """Accepts the connections to an HTTP server in its place; what it does with each is its subclass's."""
+
+    def __init__(self, endpoint: str):
+        host, port = endpoint.removeprefix("http://").split(":")
+        self.server = host, int(port)
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def __enter__(self):
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *exception):
+        self._socket.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client = self._socket.accept()[0]
+                threading.Thread(target=self.serve, args=(client,), daemon=True).start()
+
+    def serve(self, client: socket.socket) -> None:
+        raise NotImplementedError
 
 
 class Cluster:

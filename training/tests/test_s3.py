@@ -18,7 +18,7 @@ import time
 
 import botocore.exceptions
 import pytest
-from services import s3_process
+from services import Proxy, s3_process
 
 from deeptrain import s3
 from deeptrain.job import BadInput, JobError, Stopped
@@ -148,34 +148,19 @@ def test_an_upload_that_is_refused(s3_server, tmp_path):
         s3.upload(s3_server.client, tmp_path / "x", "nobodys", "x")
 
 
-class RefusingProxy:
-    """Stands before a server and answers the first requests itself."""
+class RefusingProxy(Proxy):
+    """Answers the first requests itself."""
 
     def __init__(self, endpoint: str, status: int, code: str, count: int, date: float = 0):
-        host, port = endpoint.removeprefix("http://").split(":")
-        self._server, self._left, self._lock, self.refused = (host, int(port)), count, threading.Lock(), 0
+        super().__init__(endpoint)
+        self._left, self._lock, self.refused = count, threading.Lock(), 0
         body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>Please reduce your request rate.</Message></Error>"
         self._answer = (
             f"HTTP/1.1 {status} Refused\r\nContent-Type: application/xml\r\nDate: {email.utils.formatdate(time.time() + date, usegmt=True)}\r\n"
             f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}"
         ).encode()
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.endpoint = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
 
-    def __enter__(self):
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *exception):
-        self._socket.close()
-
-    def _accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                client = self._socket.accept()[0]
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client):
+    def serve(self, client):
         with self._lock:
             refused, self._left = self._left > 0, self._left - 1
             self.refused += refused
@@ -188,7 +173,7 @@ class RefusingProxy:
                 while client.recv(65536):
                     pass
                 return
-            with socket.create_connection(self._server) as server:
+            with socket.create_connection(self.server) as server:
                 threading.Thread(target=self._pass, args=(server, client), daemon=True).start()
                 self._pass(client, server)
 

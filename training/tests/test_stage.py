@@ -23,7 +23,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from services import wait_until
+from services import Proxy, wait_until
 
 import deeptrain.stage
 from deeptrain import manifest, s3
@@ -37,29 +37,18 @@ def start_staging(directory: Path) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-m", "deeptrain.cli", "stage", "--job", str(directory)])
 
 
-class BreakingProxy:
-    """Stands before a server and breaks each connection after so many bytes of answers."""
+class BreakingProxy(Proxy):
+    """Breaks each connection after so many bytes of answers."""
 
     def __init__(self, endpoint: str, after: int):
-        host, port = endpoint.removeprefix("http://").split(":")
-        self._server, self._after, self.broken = (host, int(port)), after, 0
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.endpoint = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        super().__init__(endpoint)
+        self._after, self.broken = after, 0
 
-    def __enter__(self):
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *exception):
-        self._socket.close()
-
-    def _accept(self):
+    def serve(self, client):
         with contextlib.suppress(OSError):
-            while True:
-                client = self._socket.accept()[0]
-                server = socket.create_connection(self._server)
-                threading.Thread(target=self._pass, args=(client, server, None), daemon=True).start()
-                threading.Thread(target=self._pass, args=(server, client, self._after), daemon=True).start()
+            server = socket.create_connection(self.server)
+            threading.Thread(target=self._pass, args=(client, server, None), daemon=True).start()
+            self._pass(server, client, self._after)
 
     def _pass(self, source, target, left):
         with contextlib.suppress(OSError):

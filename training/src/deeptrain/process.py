@@ -12,8 +12,6 @@ import subprocess
 import time
 from pathlib import Path
 
-from deeptrain.command import resolved
-
 # Below DEEPTRAIN_CACHE_DIR: where a command's relative paths lead, and its HOME.
 WORK = "work"
 
@@ -23,6 +21,18 @@ def work_directory(cache_dir: str | os.PathLike) -> Path:
     directory = Path(cache_dir, WORK)
     directory.mkdir(parents=True, exist_ok=True)
     return directory
+
+
+def resolved(command: list[str]) -> list[str]:
+    """The command with the real directory of a virtual environment in place of a symbolic link to it.
+
+    A Python that is started through the link would import from another environment once the link is switched.
+    """
+    directory, name = os.path.split(command[0])
+    real = os.path.realpath(directory)
+    if os.path.isabs(command[0]) and os.path.isfile(os.path.join(os.path.dirname(real), "pyvenv.cfg")):
+        return [os.path.join(real, name), *command[1:]]
+    return command
 
 
 class Command:

@@ -329,7 +329,7 @@ def test_without_a_deadline_none_is_armed(node, call):
 
 def test_one_controller_at_a_time(node, call, monkeypatch):
     taken = []
-    monkeypatch.setattr(job.fcntl, "flock", lambda handle, operation: taken.append((operation, len(node.calls))))
+    monkeypatch.setattr(job.locks.fcntl, "flock", lambda handle, operation: taken.append((operation, len(node.calls))))
     call()
     assert taken == [(fcntl.LOCK_EX | fcntl.LOCK_NB, 0)]
 

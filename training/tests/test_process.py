@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from deeptrain.command import resolved
+from deeptrain.process import resolved
 
 PROGRAM = """
 import os, sys

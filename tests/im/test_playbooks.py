@@ -41,9 +41,9 @@ class Playbook:
             "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"),
         }  # fmt: skip
 
-    def __call__(self, name: str, *options: str, **variables) -> tuple[int, int, str]:
+    def __call__(self, name: str, *options: str, inventory: str = "inventories/im", **variables) -> tuple[int, int, str]:
         """Status, number of changes on the controller, and what was printed."""
-        command = ["ansible-playbook", name, "--inventory", "inventories/im", "--extra-vars", json.dumps(variables), "-vvv", "--diff", *options]
+        command = ["ansible-playbook", name, "--inventory", inventory, "--extra-vars", json.dumps(variables), "-vvv", "--diff", *options]
         done = subprocess.run(command, cwd=PROJECT, env=self.environment, capture_output=True, text=True, check=False)
         text = done.stdout + done.stderr
         assert SECRET not in text
@@ -99,6 +99,12 @@ def test_removal_while_a_job_runs(playbook, modules, tmp_path):
     status, changed, text = playbook("playbooks/deploy.yml", **smaller, **chief)
     assert (status, changed) == (2, 0)
     assert "chief-0 has running jobs (deeptrain-train@default.service)" in text
+    program.write_text("#!/bin/sh\nexit 1\n")
+    status, changed, text = playbook("playbooks/deploy.yml", **smaller, **chief)
+    assert (status, changed) == (2, 0) and "chief-0 cannot be asked for running jobs" in text
+    program.write_text(f"#!/bin/sh\ncat {jobs}\n")
+    status, changed, text = playbook("playbooks/deploy.yml", inventory="localhost,", **smaller, **chief)
+    assert (status, changed) == (2, 0) and "the inventory has no chief" in text
     assert machines(modules) == ["chief", "ps", "worker", "worker"]
     jobs.write_text("")
     assert playbook("playbooks/deploy.yml", **smaller, **chief)[:2] == (0, 1)

@@ -78,7 +78,9 @@ options:
     type: bool
     default: false
   exclusive:
-    description: Refuse to start or arm the job while a job of the same kind of another run is running on the node.
+    description:
+      - Refuse to start or arm the job while a job of the same kind of another run is running on the node.
+      - Once this one is started, no job of the same kind of another run starts at boot, see O(at_boot).
     type: bool
     default: false
   at_boot:
@@ -498,6 +500,19 @@ class Job:
             self.systemctl("daemon-reload")
         return True
 
+    def disable_others(self):
+        """Let no other run start at boot beside this one: what has failed is enabled until it is started and succeeds."""
+        if not self.params["exclusive"]:
+            return
+        try:
+            enabled = os.listdir(os.path.join(UNITS, "multi-user.target.wants"))
+        except FileNotFoundError:
+            return
+        prefix = f"deeptrain-{self.params['kind']}@"
+        for unit in sorted(enabled):
+            if unit.startswith(prefix) and unit != self.unit:
+                self.systemctl("disable", unit)
+
     def disable(self, unit):
         """Let the unit not start at boot; return whether it would have."""
         if unit.get("UnitFileState") != "enabled":
@@ -530,6 +545,7 @@ class Job:
         changed = self.write_config()
         self.write_credentials()
         self.write_boot(unit)
+        self.disable_others()
         if unit.get("NeedDaemonReload") == "yes":
             self.systemctl("daemon-reload")
         if unit.get("ActiveState") == "failed":

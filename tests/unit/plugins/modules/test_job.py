@@ -458,6 +458,25 @@ def test_a_job_with_the_role_of_the_machine_starts_at_boot(node, call):
     assert node.unit["UnitFileState"] == "disabled" and node.calls[-4:] == ["disable", "daemon-reload", "reset-failed", "start"]
 
 
+def test_another_run_that_failed_does_not_start_at_boot_beside_this_one(node, call, monkeypatch):
+    wants = node.units / "multi-user.target.wants"
+    wants.mkdir()
+    for name in ("train@default", "train@mine", "export@mine"):
+        (wants / f"deeptrain-{name}.service").symlink_to("/dev/null")
+    disabled = []
+
+    def run_command(module, command):
+        if command[1] != "disable":
+            return node.run_command(command)
+        disabled.append(command[2:])
+        return 0, "", ""
+
+    monkeypatch.setattr(basic.AnsibleModule, "run_command", run_command)
+    assert call(check_mode=True)["changed"] and call("armed", exclusive=True)["changed"] and not disabled
+    call(exclusive=True)
+    assert disabled == [["deeptrain-train@mine.service"]] and node.calls[-1] == "start"
+
+
 def test_what_is_stopped_does_not_start_at_boot(node, call):
     node.put("failed")
     node.unit["UnitFileState"] = "enabled"

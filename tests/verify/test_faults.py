@@ -66,6 +66,11 @@ def test_another_run_is_refused_while_one_trains(cluster, abandoned):
             host = cluster.groups[role.rpartition("_")[2]][0]
             refused = cluster.play("host.yml", "--limit", host, verify_role=role, verify_entry="serve", **other)
             assert refused.status != 0 and f"serves run {abandoned}, which is training" in " ".join(refused.text().split())
+            # As the last thing before the chief starts.
+            task = {"verify_role": "tensorflow", "verify_entry": "served", "tensorflow_task": role.rpartition("_")[2]}
+            cluster.play("host.yml", "--limit", host, **task, **arguments).succeeded()
+            refused = cluster.play("host.yml", "--limit", host, **task, **other)
+            assert refused.status != 0 and f"serves run {abandoned}, which was started" in " ".join(refused.text().split())
             # Another configuration of the same run waits for the next start.
             changed = {f"{role}_environment": {"CHANGED": "1"}}
             cluster.play("host.yml", "--limit", host, verify_role=role, verify_entry="serve", **arguments, **changed).succeeded()

@@ -65,9 +65,14 @@ def _is_list(value):
 
 def _error(name, value, option):
     """Return what is wrong with a variable's value, or None."""
+    secret = option.get("no_log", False)
+    # How ansible-core before 2.19 hands over a value from a vault, which is a sequence, too.
+    if getattr(value, "__ENCRYPTED__", False):
+        value, secret = str(value), True
+    shown = "a value that is not shown" if secret else repr(value)
     wanted = option.get("type", "raw")
     if wanted == "list" and not _is_list(value):
-        if not isinstance(value, str) or option.get("elements", "str") == "dict" or option.get("no_log"):
+        if not isinstance(value, str) or option.get("elements", "str") == "dict" or secret:
             return f"{name} is {type(value).__name__}, not a list: write it as a list"
         try:
             words = shlex.split(value)
@@ -84,9 +89,9 @@ def _error(name, value, option):
         try:
             check(value)
         except (TypeError, ValueError):
-            return f"{name} is {value!r}: write {words}"
+            return f"{name} is {shown}: write {words}"
     if option.get("choices") and str(value) not in map(str, option["choices"]):
-        return f"{name} is {value!r}: use one of {', '.join(map(str, option['choices']))}"
+        return f"{name} is {shown}: use one of {', '.join(map(str, option['choices']))}"
     return None
 
 

@@ -186,7 +186,7 @@ def test_values_from_a_vault(tmp_path, programs):
     (tmp_path / "password").write_text("of-the-vault")
     vault = [PROJECT / ".venv/bin/ansible-vault", "encrypt_string", "--vault-password-file", tmp_path / "password", "--name"]
     key = "-----BEGIN KEY-----\nplanted\n-----END KEY-----\n"
-    given = {"deeptrain_s3_secret_access_key": "planted: 'one'", "key": key, "word": "planted-word"}
+    given = {"deeptrain_s3_secret_access_key": "planted: 'one'", "key": key, "word": "planted-word", "proxy": "http://planted:x@proxy:1"}
     texts = [subprocess.run([*vault, name, value], check=True, capture_output=True, text=True).stdout for name, value in given.items()]
     nested = {"deeptrain_training_options": {"api_key": "{{ word }}"}, "deadline_im_credentials": [{"type": "Dummy", "password": "{{ word }}"}]}
     others = {**JOB, "im_cluster_cloud": "EC2", "im_cluster_node": IMAGE, "im_cluster_way": "im", "im_cluster_carry_credentials": True, **nested}
@@ -207,13 +207,15 @@ def test_values_from_a_vault(tmp_path, programs):
     assert carried(text)["deadline_im_credentials"] == [{"type": "Dummy", "password": "planted-word"}]
     assert f"private_key = '{key}'" in text
     check = tmp_path / "check.yml"
-    filters = ["{'key': word, 'list': [word, 1]} | deeptrain.cluster.program_options", "{'key': {'a': word}} | deeptrain.cluster.program_options"]
+    filters = ["{'key': word, 'list': [word, 1]} | deeptrain.cluster.program_options", "{'key': {'a': word}} | deeptrain.cluster.program_options",
+               "{'deeptrain_s3_proxy': proxy, 'deeptrain_ssh_sources': [word]} | deeptrain.cluster.variable_errors"]  # fmt: skip
     tasks = [{"ansible.builtin.copy": {"content": f"{{{{ {expression} | to_json }}}}", "dest": f"{tmp_path}/{number}"}, "ignore_errors": True}
              for number, expression in enumerate(filters)]  # fmt: skip
     check.write_text(yaml.safe_dump([{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}]))
     command = [PROJECT / programs / "bin/ansible-playbook", str(check), "--extra-vars", f"@{variables}"]
     done = subprocess.run([*map(str, command), *password], cwd=PROJECT, env=env, capture_output=True, text=True, check=False)
     assert json.loads((tmp_path / "0").read_text()) == ["--key", "planted-word", "--list", "planted-word,1"], done.stdout
+    assert json.loads((tmp_path / "2").read_text()) == []
     assert "option key has a value that is no argument" in " ".join(done.stdout.split())
     assert "planted" not in done.stdout + done.stderr
 

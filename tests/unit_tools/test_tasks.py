@@ -36,3 +36,42 @@ def test_every_task_has(module, argument):
     with_module = [(file, task[module]) for file in FILES for task in tasks(yaml.safe_load(file.read_text())) if module in task]
     assert with_module
     assert [str(file) for file, arguments in with_module if argument not in arguments] == []
+
+
+def test_every_request_to_a_node_goes_directly():
+    """Only what an archive is fetched from may be behind a proxy."""
+    requests = [task for file in FILES for task in tasks(yaml.safe_load(file.read_text())) if "ansible.builtin.uri" in task]
+    assert len(requests) > 5
+    proxied = [task["name"] for task in requests if task["ansible.builtin.uri"]["use_proxy"] is not False]
+    assert proxied == ["Request the archive's first byte"]
+
+
+APT = [(file.parts[-3], task) for file in FILES for task in tasks(yaml.safe_load(file.read_text())) if "ansible.builtin.apt" in task]
+# Stands for the module: fails at first, with a message.
+ONCE = """
+import os
+from ansible.module_utils.basic import AnsibleModule
+module = AnsibleModule({"mark": {}, "message": {}})
+if os.path.exists(module.params["mark"]):
+    module.exit_json()
+open(module.params["mark"], "w").close()
+module.fail_json(msg=module.params["message"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("message", "status"),
+    [
+        ("E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 1 (unattended-upgr)", 0),
+        ("E: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend), is another process using it?", 0),
+        ("E: Unable to lock directory /var/lib/apt/lists/", 0),
+        ("No package matching 'x' is available", 2),
+    ],
+)
+@pytest.mark.parametrize("task", [task for _role, task in APT], ids=[role for role, _task in APT])
+def test_apt_waits_for_the_lock_of_another(run_tasks, tmp_path, task, message, status):
+    (tmp_path / "library").mkdir()
+    (tmp_path / "library" / "once.py").write_text(ONCE)
+    task = {name: value for name, value in task.items() if name not in ("ansible.builtin.apt", "when")}
+    done = run_tasks([{**task, "once": {"mark": f"{tmp_path}/mark", "message": message}, "delay": 0}], {})
+    assert done.returncode == status, done.stdout

@@ -31,6 +31,22 @@ def test_right(name, value):
     assert variable_errors({name: value}) == []
 
 
+class Encrypted(list):
+    """As ansible-core 2.16 hands over a value from a vault: a sequence that is no str."""
+
+    __ENCRYPTED__ = True
+
+    def __str__(self):
+        return "".join(self)
+
+
+def test_a_value_from_a_vault_is_text_and_is_not_shown():
+    assert variable_errors({"deeptrain_s3_proxy": Encrypted("http://planted:x@proxy")}) == []
+    for name in ("deeptrain_command", "deeptrain_ports", "hadoop_replication", "tensorflow_wheel"):
+        [error] = variable_errors({name: Encrypted("planted")})
+        assert name in error and "planted" not in error
+
+
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [

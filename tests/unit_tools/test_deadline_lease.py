@@ -59,3 +59,22 @@ def test_what_the_jobs_user_left_leads_root_nowhere(renew, tmp_path):
     (lease / "hdfs").touch()
     renew()
     assert (lease / "hdfs").exists()
+
+
+def test_a_run_without_hours_renews_the_maximum_too(renew, run_tasks, tmp_path):
+    """And makes no lease where there is none."""
+    lease = tmp_path / "state" / "deadline"
+    tasks = [task for task in yaml.safe_load((ARM.parent / "main.yml").read_text()) if "Renew" in task["name"]]
+
+    def renew_again() -> None:
+        done = run_tasks(tasks, {"__deadline_directory": str(lease), "deadline_hours": -1})
+        assert done.returncode == 0, done.stdout
+
+    lease.mkdir(parents=True)
+    renew_again()
+    assert not list(lease.iterdir())
+    renew()
+    for name in ("armed", "watched"):
+        os.utime(lease / name, (0, 0))
+    renew_again()
+    assert all((lease / name).stat().st_mtime > 0 for name in ("armed", "watched"))

@@ -22,15 +22,18 @@ def load_command(role: str) -> str:
 
 @pytest.mark.parametrize("role", ["tensorflow", "tensorflow_chief"])
 def test_the_driver_is_loaded(role, tmp_path):
-    command = shlex.split(load_command(role))
+    gpus = tmp_path / "gpus"
+    for name in ("0000:01:00.0", "0000:02:00.0"):
+        (gpus / name).mkdir(parents=True)
+    command = shlex.split(load_command(role).replace("/proc/driver/nvidia/gpus", str(gpus)).replace("$$", "$"))
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     # Without the tool there is nothing to load.
     subprocess.run(command, env={"PATH": str(tmp_path)}, check=True)
     tool = tmp_path / "nvidia-modprobe"
-    tool.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/arguments\n')
+    tool.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/arguments\n')
     tool.chmod(0o755)
     subprocess.run(command, env=environment, check=True)
-    assert (tmp_path / "arguments").read_text().split() == ["-u", "-c", "0"]
+    assert (tmp_path / "arguments").read_text().splitlines() == ["-u -c 0", "-u -c 0", "-u -c 1"]
 
 
 def test_the_units_run_it_as_root_before_the_task():

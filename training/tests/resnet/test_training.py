@@ -336,6 +336,22 @@ def test_a_driver_without_a_gpu(tmp_path, monkeypatch, driver):
     program.check_gpu()
 
 
+def test_every_gpu_is_seen(tmp_path, monkeypatch):
+    """Without GPUs here: the driver's files and TensorFlow's list are simulated."""
+    monkeypatch.setattr(program, "NVIDIA_DRIVER", Path(__file__))
+    monkeypatch.setattr(program, "NVIDIA_GPUS", tmp_path)
+    monkeypatch.setattr(tf.test, "is_built_with_cuda", lambda: True)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["GPU:0"])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    (tmp_path / "0000:01:00.0").mkdir()
+    program.check_gpu()
+    (tmp_path / "0000:02:00.0").mkdir()
+    with pytest.raises(JobError, match="sees 1 of the 2 GPUs"):
+        program.check_gpu()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    program.check_gpu()
+
+
 def test_progress_while_a_phase_lasts(tmp_path):
     progress = training.Progress(tmp_path / "progress.jsonl", interval=0.01)
 

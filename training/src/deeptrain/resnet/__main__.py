@@ -21,6 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
 NVIDIA_UVM = Path("/dev/nvidia-uvm")
 TASKS = ("chief", "worker", "ps")
 
@@ -51,16 +52,25 @@ def cache_dir() -> Path:
 
 
 def check_gpu() -> None:
-    """Raises JobError when TensorFlow's GPU build does not see the GPU of a node that has NVIDIA's driver."""
+    """Raises JobError when TensorFlow's GPU build does not see every GPU of a node that has NVIDIA's driver."""
     if not NVIDIA_DRIVER.exists() or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return
     import tensorflow as tf
 
-    if tf.test.is_built_with_cuda() and not tf.config.list_physical_devices("GPU"):
+    if not tf.test.is_built_with_cuda():
+        return
+    seen = len(tf.config.list_physical_devices("GPU"))
+    if not seen:
         missing = "" if NVIDIA_UVM.exists() else f"{NVIDIA_UVM} is missing: run nvidia-modprobe -u -c 0 as root; "
         raise JobError(
             f"This node has an NVIDIA driver ({NVIDIA_DRIVER}) and TensorFlow {tf.__version__} sees no GPU, so it would train on the CPU. "
             f"{missing}compare nvidia-smi with TensorFlow's messages in this journal, or set tensorflow_wheel: cpu"
+        )
+    there = sum(1 for _gpu in NVIDIA_GPUS.glob("*"))
+    if seen < there and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        raise JobError(
+            f"TensorFlow {tf.__version__} sees {seen} of the {there} GPUs of this node ({NVIDIA_GPUS}): compare nvidia-smi with TensorFlow's"
+            " messages in this journal, or name those to use in CUDA_VISIBLE_DEVICES"
         )
 
 

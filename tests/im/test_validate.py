@@ -150,6 +150,14 @@ def test_s3_is_validated_with_the_code_of_the_nodes(site, modules, bucket):
     assert skipped.returncode == 0 and "so the nodes use their own" in said(skipped), skipped.stdout
 
 
+def test_a_controller_that_cannot_install_what_validates_s3(site, bucket):
+    site.environment.update(HOME=str(site.directory / "home"), PIP_INDEX_URL="http://127.0.0.1:1", PIP_RETRIES="0", PIP_NO_CACHE_DIR="1")
+    variables = {"hadoop_archive": __file__, "deeptrain_s3_endpoint_url": bucket, "deeptrain_s3_secret_access_key": SECRET}
+    done = site.run(PROJECT / "playbooks/validate.yml", "inventories/im", **variables, deeptrain_validate_remote=True)
+    assert done.returncode != 0 and "boto3" in said(done) and "set deeptrain_validate_remote to false" in said(done), done.stdout
+    assert SECRET not in done.stdout + done.stderr
+
+
 def test_a_processor_without_avx(site):
     (site.directory / "grep").write_text("#!/bin/sh\necho 0\nexit 1\n")
     (site.directory / "grep").chmod(0o755)

@@ -78,3 +78,19 @@ def test_a_run_without_hours_renews_the_maximum_too(renew, run_tasks, tmp_path):
         os.utime(lease / name, (0, 0))
     renew_again()
     assert all((lease / name).stat().st_mtime > 0 for name in ("armed", "watched"))
+
+
+@pytest.mark.parametrize(
+    ("access", "words"),
+    [
+        # Of all nodes but the chief.
+        ({"skipped": True, "changed": False}, None),
+        ({"rc": 0, "stderr": ""}, None),
+        ({"rc": 2, "stderr": "has no infrastructure x"}, "has no infrastructure x"),
+        ({"failed": True, "msg": "No such file"}, "No such file"),
+    ],
+)
+def test_only_a_manager_that_was_asked_is_refused(run_tasks, access, words):
+    [task] = [task for task in yaml.safe_load(ARM.read_text()) if task["name"].startswith("Refuse an Infrastructure Manager")]
+    done = run_tasks([task], {"__deadline_access": access})
+    assert done.returncode == (2 if words else 0) and (words or "") in done.stdout, done.stdout

@@ -138,7 +138,7 @@ def test_s3_is_validated_with_the_code_of_the_nodes(site, modules, bucket):
     assert refused.returncode != 0 and "the bucket of deeptrain_export_url" in said(refused), refused.stdout + refused.stderr
     model = b'{"configuration": {"command": ["python", "other.py"]}, "files": []}'
     urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
-        urllib.request.Request(f"{bucket}/bucket/models/default/manifest.json", model, method="PUT"), timeout=60
+        urllib.request.Request(f"{bucket}/bucket/models/default/manifest.json", model, {"Content-Type": "application/json"}, method="PUT"), timeout=60
     ).close()
     foreign = site.run(PROJECT / "playbooks/site.yml", "inventories/im", **variables)
     assert foreign.returncode != 0 and "deeptrain_replace_export=true" in said(foreign), foreign.stdout + foreign.stderr

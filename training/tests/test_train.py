@@ -234,7 +234,7 @@ def test_hdfs_is_waited_for(make_job, cluster, tmp_path):
     job.config["model_url"] = f"hdfs://127.0.0.1:{port}/test-{secrets.token_hex(4)}"
 
     def forward():
-        wait_until(lambda: len(records(job, "wait for HDFS")) >= 2, 90, "it waits")
+        wait_until(lambda: len(records(job, "wait for HDFS")) >= 2, "it waits")
         ready.set()
 
     ready = threading.Event()
@@ -344,11 +344,11 @@ def test_a_server_that_is_lost_is_no_failure_of_the_command(make_job, tmp_path, 
     def lose():
         for _time_lost in range(3):
             with listening(port):
-                wait_until(mark.exists, 90, "the command runs")
+                wait_until(mark.exists, "the command runs")
             mark.unlink()
             # It is away until it is waited for again.
             before = len(records(job, "restart"))
-            wait_until(lambda before=before: len(records(job, "restart")) > before, 90, "it is waited for")
+            wait_until(lambda before=before: len(records(job, "restart")) > before, "it is waited for")
         with listening(port):
             ended.wait()
 
@@ -387,10 +387,10 @@ def test_a_run_that_trains_is_marked(make_job, hdfs, tmp_path, monkeypatch):
     worker = threading.Thread(target=train, args=(job,))
     worker.start()
     try:
-        wait_until(lambda: hdfs.status("_RUNNING") is not None, 90, "it is marked")
+        wait_until(lambda: hdfs.status("_RUNNING") is not None, "it is marked")
         first = hdfs.status("_RUNNING").modification_time
-        wait_until(lambda: hdfs.status("_RUNNING").modification_time > first, 90, "the mark is renewed")
-        wait_until(lambda: starts(tmp_path) == 1, 90, "the command runs")
+        wait_until(lambda: hdfs.status("_RUNNING").modification_time > first, "the mark is renewed")
+        wait_until(lambda: starts(tmp_path) == 1, "the command runs")
     finally:
         (tmp_path / "cache" / "work").mkdir(parents=True, exist_ok=True)
         (tmp_path / "cache" / "work" / "end").touch()
@@ -476,7 +476,7 @@ sys.exit(child.wait() or 143)
 
 
 def signals_of(work: Path, process: subprocess.Popen) -> str:
-    wait_until((work / "ready").exists, 90, "the command runs")
+    wait_until((work / "ready").exists, "the command runs")
     process.send_signal(signal.SIGTERM)
     process.wait(90)
     return (work / "signals").read_text()

@@ -13,6 +13,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from services import LIMIT
 
 from deeptrain import activity, job
 from deeptrain.job import BadInput, JobError, Outcome, Progress, Stopped
@@ -97,7 +98,7 @@ sys.exit(job.run({str(directory)!r}, work))
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n"
     process.terminate()
-    assert process.wait(60) == 143
+    assert process.wait(LIMIT) == 143
     assert result(directory)["status"] == "failed"
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from services import Proxy, wait_until
+from services import LIMIT, Proxy, wait_until
 
 import deeptrain.stage
 from deeptrain import manifest, s3
@@ -37,31 +37,69 @@ def start_staging(directory: Path) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-m", "deeptrain.cli", "stage", "--job", str(directory)])
 
 
-class BreakingProxy(Proxy):
-    """Breaks each connection after so many bytes of answers."""
+def wait_for_files(process: subprocess.Popen, hdfs: Hdfs, count: int) -> None:
+    """Waits until a staging that is at work has copied so many files."""
+
+    def copied() -> bool:
+        assert process.poll() is None, "the staging has ended"
+        return sum(not name.startswith("_") for name in hdfs.files()) >= count
+
+    wait_until(copied, f"{count} files are copied")
+
+
+class PassingProxy(Proxy):
+    """Passes all on; ``answering`` is called before each piece of an answer, with the length of its connection's answers by then and its own."""
 
     def __init__(self, endpoint: str, after: int):
         super().__init__(endpoint)
-        self._after, self.broken = after, 0
+        self.after = after
 
     def serve(self, client):
         with contextlib.suppress(OSError):
             server = socket.create_connection(self.server)
-            threading.Thread(target=self._pass, args=(client, server, None), daemon=True).start()
-            self._pass(server, client, self._after)
+            threading.Thread(target=self._pass, args=(client, server), daemon=True).start()
+            self._pass(server, client, self.answering)
 
-    def _pass(self, source, target, left):
+    @staticmethod
+    def _pass(source, target, before=lambda length, more: None):
+        length = 0
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                if left is not None:
-                    left -= len(data)
-                    if left < 0:
-                        self.broken += 1
-                        break
+                length += len(data)
+                before(length, len(data))
                 target.sendall(data)
         for sock in (source, target):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
+
+
+class BreakingProxy(PassingProxy):
+    """Breaks each connection after so many bytes of answers."""
+
+    broken = 0
+
+    def answering(self, length, more):
+        if length > self.after:
+            self.broken += 1
+            raise ConnectionAbortedError
+
+
+class HaltingProxy(PassingProxy):
+    """Passes so many bytes of answers altogether, and then none until it may go on: what is done to a staging meanwhile never comes too late."""
+
+    def __init__(self, endpoint: str, after: int):
+        super().__init__(endpoint, after)
+        self.go_on, self._lock = threading.Event(), threading.Lock()
+
+    def __exit__(self, *exception):
+        self.go_on.set()
+        super().__exit__(*exception)
+
+    def answering(self, length, more):
+        with self._lock:
+            self.after -= more
+        if self.after < 0:
+            self.go_on.wait()
 
 
 @pytest.fixture
@@ -217,12 +255,12 @@ def test_killed_in_the_middle_it_goes_on(make_job, s3_server, hdfs, tmp_path):
     contents = {f"{index:03}.bin": os.urandom(1_000_000) for index in range(60)}
     for name, content in contents.items():
         s3_server.put(f"{prefix}/{name}", content)
-    make_job(prefix, settings={"parallel": 2})
-    process = start_staging(tmp_path)
-    while process.poll() is None and sum(not name.startswith("_") for name in hdfs.files()) < 10:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    with HaltingProxy(s3_server.endpoint, after=30_000_000) as proxy:
+        make_job(prefix, {"endpoint_url": proxy.endpoint}, {"parallel": 2})
+        process = start_staging(tmp_path)
+        wait_for_files(process, hdfs, 10)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
     there = [name for name in hdfs.files() if not name.startswith("_")]
     assert 10 <= len(there) < 60
     assert hdfs.status(manifest.NAME) is None
@@ -235,12 +273,13 @@ def test_sigterm_ends_in_order(make_job, s3_server, hdfs, tmp_path):
     prefix = f"many-{secrets.token_hex(4)}"
     for index in range(40):
         s3_server.put(f"{prefix}/{index:03}", os.urandom(2_000_000))
-    make_job(prefix, settings={"parallel": 2})
-    process = start_staging(tmp_path)
-    while process.poll() is None and hdfs.status("000") is None:
-        time.sleep(0.02)
-    process.terminate()
-    assert process.wait(30) == 143
+    with HaltingProxy(s3_server.endpoint, after=20_000_000) as proxy:
+        make_job(prefix, {"endpoint_url": proxy.endpoint}, {"parallel": 2})
+        process = start_staging(tmp_path)
+        wait_for_files(process, hdfs, 1)
+        process.terminate()
+        proxy.go_on.set()
+        assert process.wait(LIMIT) == 143
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["status"] == "failed" and "goes on" in result["error"]
 
@@ -261,20 +300,18 @@ def test_objects_that_change_meanwhile(make_job, s3_server, hdfs, tmp_path, chan
     content = os.urandom(40_000_000)
     for index in range(3):
         s3_server.put(f"{prefix}/{index}", content)
-    make_job(prefix, settings={"parallel": 1})
-    process = start_staging(tmp_path)
-    while process.poll() is None and hdfs.status("0") is None:
-        time.sleep(0.02)
-    # Else it might have done the rest before the change is there.
-    process.send_signal(signal.SIGSTOP)
-    if change == "replaced":
-        s3_server.put(f"{prefix}/0", content[::-1])
-    elif change == "removed":
-        s3_server.client.delete_object(Bucket=s3_server.bucket, Key=f"{prefix}/0")
-    else:
-        s3_server.put(f"{prefix}/00", b"new")
-    process.send_signal(signal.SIGCONT)
-    assert process.wait(60) == 1
+    with HaltingProxy(s3_server.endpoint, after=60_000_000) as proxy:
+        make_job(prefix, {"endpoint_url": proxy.endpoint}, {"parallel": 1})
+        process = start_staging(tmp_path)
+        wait_for_files(process, hdfs, 1)
+        if change == "replaced":
+            s3_server.put(f"{prefix}/0", content[::-1])
+        elif change == "removed":
+            s3_server.client.delete_object(Bucket=s3_server.bucket, Key=f"{prefix}/0")
+        else:
+            s3_server.put(f"{prefix}/00", b"new")
+        proxy.go_on.set()
+        assert process.wait(LIMIT) == 1
     result = json.loads((tmp_path / "result.json").read_text())
     assert re.search(f"'{prefix}/0+'.*changed while it was copied", result["error"])
     assert hdfs.status(manifest.NAME) is None
@@ -371,7 +408,7 @@ def test_names_that_hdfs_cannot_hold(keys):
 
 def test_the_result_of_a_job(make_job, source, tmp_path: Path):
     make_job(source)
-    assert start_staging(tmp_path).wait(60) == 0
+    assert start_staging(tmp_path).wait(LIMIT) == 0
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["status"] == "succeeded" and result["summary"]["copied_objects"] == 3
     records = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
@@ -383,13 +420,14 @@ def test_a_datanode_dies_meanwhile(make_job, s3_server, cluster, hdfs, tmp_path)
     contents = {f"{index:02}.bin": os.urandom(10_000_000) for index in range(12)}
     for name, content in contents.items():
         s3_server.put(f"{prefix}/{name}", content)
-    make_job(prefix, settings={"parallel": 2})
-    process = start_staging(tmp_path)
-    while process.poll() is None and len(hdfs.files()) < 4:
-        time.sleep(0.02)
-    with cluster.without_datanode(0):
-        assert process.wait(120) == 0
-        assert {name: hdfs.read_bytes(name) for name in contents} == contents
+    with HaltingProxy(s3_server.endpoint, after=35_000_000) as proxy:
+        make_job(prefix, {"endpoint_url": proxy.endpoint}, {"parallel": 2})
+        process = start_staging(tmp_path)
+        wait_for_files(process, hdfs, 2)
+        with cluster.without_datanode(0):
+            proxy.go_on.set()
+            assert process.wait(LIMIT) == 0
+            assert {name: hdfs.read_bytes(name) for name in contents} == contents
 
 
 def test_lost_blocks_are_copied_again(make_job, s3_server, cluster, hdfs):
@@ -491,9 +529,9 @@ def test_two_stagings_at_once(make_job, source, s3_server, hdfs, tmp_path):
     with Staging(make_job(source))._alone():
         process = start_staging(tmp_path)
         progress = tmp_path / "progress.jsonl"
-        wait_until(lambda: "wait for another staging" in progress.read_text(), 60, "the second staging waits")
+        wait_until(lambda: "wait for another staging" in progress.read_text(), "the second staging waits")
         assert hdfs.status() is None
-    assert process.wait(60) == 0
+    assert process.wait(LIMIT) == 0
     assert hdfs.read_bytes("a.bin") == s3_server.contents["a.bin"]
 
 

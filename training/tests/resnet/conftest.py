@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from services import free_port
+from services import LIMIT, free_port
 
 from deeptrain import manifest
 
@@ -85,7 +85,7 @@ class Processes:
         return max((record["done"] for record in records if record["phase"] == "train"), default=0)
 
     def wait_for_steps(self, count: int, chief: subprocess.Popen) -> None:
-        end = time.monotonic() + 300
+        end = time.monotonic() + LIMIT
         while self.steps() < count:
             assert chief.poll() is None, self.log("chief0")
             assert time.monotonic() < end, self.log("chief0")

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from services import LIMIT
 
 from deeptrain.job import BadInput
 from deeptrain.resnet import data, model, options
@@ -150,7 +151,7 @@ def test_killed_told_to_stop_and_lost_workers_a_cluster_ends_what_it_began(proce
     processes.start("worker", 1)
     processes.wait_for_steps(processes.steps() + 40, chief)
     chief.send_signal(signal.SIGTERM)
-    assert chief.wait(200) == 143, processes.log("chief0")
+    assert chief.wait(LIMIT) == 143, processes.log("chief0")
     saved = (tmp_path / "job" / "checkpoints" / "checkpoint").read_text()
     step = int(saved.splitlines()[0].split("ckpt-")[1].strip('"'))
     assert "Goes on from step" in processes.log("chief0")
@@ -160,7 +161,7 @@ def test_killed_told_to_stop_and_lost_workers_a_cluster_ends_what_it_began(proce
     # A node that lost its disk goes on from the job's directory.
     subprocess.run(["rm", "-r", str(tmp_path / "cache" / "chief")], check=True)
     chief = processes.start("chief", 0, "--train-steps", str(step + 60), "--steps-per-call", "5")
-    assert chief.wait(300) == 0, processes.log("chief0")
+    assert chief.wait(LIMIT) == 0, processes.log("chief0")
     assert f"Goes on from step {step}" in processes.log("chief0")
 
     metrics = json.loads((tmp_path / "export" / "metrics.json").read_text())
@@ -178,7 +179,7 @@ def test_a_lost_parameter_server_ends_the_chief(processes):
     chief = processes.start("chief", 0, "--train-steps", "100000", "--steps-per-call", "5")
     processes.wait_for_steps(20, chief)
     processes.running[0].kill()
-    assert chief.wait(200) not in (0, 2)
+    assert chief.wait(LIMIT) not in (0, 2)
 
 
 @pytest.mark.parametrize(

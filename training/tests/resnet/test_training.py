@@ -11,11 +11,11 @@ import queue
 import shutil
 import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from services import LIMIT, wait_until
 
 from deeptrain.job import BadInput, JobError, Stopped
 from deeptrain.resnet import __main__ as program
@@ -127,8 +127,8 @@ def test_a_slow_worker_holds_up_no_other(run, monkeypatch):
     thread = threading.Thread(target=train, daemon=True)
     thread.start()
     # What the slow worker holds is the oldest call.
-    assert coordinator.others_done.wait(120), f"{coordinator.done} of 199 calls were done while one worker held one"
-    thread.join(120)
+    assert coordinator.others_done.wait(LIMIT), f"{coordinator.done} of 199 calls were done while one worker held one"
+    thread.join(LIMIT)
     assert ended[0]["train_steps"] == 200
 
 
@@ -359,7 +359,4 @@ def test_progress_while_a_phase_lasts(tmp_path):
         return len((tmp_path / "progress.jsonl").read_text().splitlines())
 
     with progress.during("connect"):
-        end = time.monotonic() + 60
-        while lines() < 3:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        wait_until(lambda: lines() >= 3, "it is reported again and again")

@@ -305,16 +305,24 @@ def test_two_datanodes_at_one_address():
         topology(groups, hostvars)
 
 
-def test_a_thousand_nodes_in_a_second():
-    workers = [f"10.1.{number // 250}.{number % 250 + 1}_{number}" for number in range(998)]
-    groups = {**SMALL, "worker": workers}
-    hostvars = {**nodes("p", "c"), **{name: {"IM_NODE_PRIVATE_IP": name.split("_", maxsplit=1)[0]} for name in workers}}
-    started = time.monotonic()
-    result = topology(groups, hostvars)
-    configs = [host_tf_config(result, name, "worker") for name in workers[:1]]
-    assert time.monotonic() - started <= 1
-    assert len(result["hosts"]) == 1000
-    assert len(configs[0]["cluster"]["worker"]) == 998
+def test_a_thousand_nodes_take_no_longer_each_than_a_hundred():
+    def seconds(count):
+        """Return the shortest processor time of some tries, which other work on the machine does not change."""
+        workers = [f"10.1.{number // 250}.{number % 250 + 1}_{number}" for number in range(count - 2)]
+        groups = {**SMALL, "worker": workers}
+        hostvars = {**nodes("p", "c"), **{name: {"IM_NODE_PRIVATE_IP": name.split("_", maxsplit=1)[0]} for name in workers}}
+        tries = []
+        for _try in range(5):
+            started = time.process_time()
+            result = topology(groups, hostvars)
+            config = host_tf_config(result, workers[0], "worker")
+            tries.append(time.process_time() - started)
+        assert len(result["hosts"]) == count
+        assert len(config["cluster"]["worker"]) == count - 2
+        return min(tries)
+
+    # It would be a hundred times as long if each node were compared with each.
+    assert seconds(1000) < 30 * seconds(100)
 
 
 def test_the_result_is_plain_and_its_parts_are_apart():

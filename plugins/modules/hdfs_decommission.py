@@ -18,9 +18,10 @@ description:
 options:
   state:
     description:
-      - V(validated) fails when the DataNodes cannot leave, and returns those that have to be decommissioned. Without O(remove) it waits
-        for up to 90 seconds until silent DataNodes, such as those of machines just removed, count as dead.
-      - V(decommissioned) waits until no live one of them holds a block that is needed.
+      - V(validated) fails when the DataNodes cannot leave, and returns those that have to be decommissioned. It waits for up to 90 seconds
+        until silent DataNodes, such as those of machines just removed, count as dead, and the blocks without another copy as missing.
+      - V(decommissioned) waits until none of them holds a block that is needed. One that died before it was decommissioned is waited for
+        while blocks are missing.
     type: str
     choices: [validated, decommissioned]
     default: validated
@@ -77,7 +78,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 live:
-  description: Addresses of the live DataNodes among O(addresses) that hold blocks. All of them while the NameNode does not answer.
+  description:
+    - Addresses of the live DataNodes among O(addresses) that hold blocks.
+    - All of O(addresses) while it is unknown what they hold, such as while the NameNode does not answer.
   type: list
   elements: str
   returned: success
@@ -101,7 +104,8 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.webhdfs import (
 
 DECOMMISSIONED = "Decommissioned"
 POLL_SECONDS = 2
-# A DataNode that is silent for a minute is dead (role hadoop).
+# A DataNode that is silent for a minute is dead (role hadoop), and within 20 seconds more the NameNode counts its blocks as missing.
+COUNTED_SECONDS = 82
 SILENT_SECONDS = 90
 WORD = "set hadoop_remove_datanodes to true to decommission them"
 
@@ -121,15 +125,30 @@ def not_decommissioned(info, addresses):
     return {address: node for address, node in nodes(info, "LiveNodes", addresses).items() if node["adminState"] != DECOMMISSIONED}
 
 
+def state_of(hdfs):
+    """Return the NameNode's state, and how many blocks it is having copied."""
+    # Copies that fail count as missing afterwards, so in this order none is overlooked.
+    copying = hdfs.bean("FSNamesystemState")["PendingReconstructionBlocks"]
+    return hdfs.bean("NameNodeInfo"), copying
+
+
+def uncounted(info, copying, addresses):
+    """Return the dead DataNodes whose blocks may be missing without being counted: a copy from a dead DataNode fails after 5 minutes."""
+    return {address: node for address, node in nodes(info, "DeadNodes", addresses).items() if copying or node["lastContact"] < COUNTED_SECONDS}
+
+
 def settled(hdfs, addresses):
-    """Return the NameNode's state when no node that was just removed counts as live any more, or one has sent a heartbeat."""
+    """Return the NameNode's state when it knows which of the DataNodes are live and what the dead ones held, or why it does not."""
     began = time.monotonic()
     while True:
-        info = hdfs.bean("NameNodeInfo")
+        info, copying = state_of(hdfs)
         seconds = time.monotonic() - began
-        live = not_decommissioned(info, addresses).values()
-        if not live or seconds > SILENT_SECONDS or any(node["lastContact"] + 1 <= seconds for node in live):
-            return info
+        # Those that were just removed count as live; others have sent a heartbeat meanwhile.
+        silent = [node for node in not_decommissioned(info, addresses).values() if node["lastContact"] + 1 > seconds]
+        unknown = uncounted(info, copying, addresses)
+        if seconds > SILENT_SECONDS or not (silent or unknown or info["Safemode"]):
+            problem = f"{named(unknown)} died, and missing blocks are not counted yet, {copying} being copied" if unknown else ""
+            return info, "the NameNode is in safe mode" if info["Safemode"] else problem
         time.sleep(POLL_SECONDS)
 
 
@@ -148,19 +167,18 @@ def validate(module, hdfs):
     """Return which DataNodes have to be decommissioned, and the files that are lost; fail when they cannot leave."""
     addresses, remaining, remove = (module.params[name] for name in ("addresses", "remaining", "remove"))
     try:
-        info = hdfs.bean("NameNodeInfo") if remove else settled(hdfs, addresses)
+        info, problem = settled(hdfs, addresses)
     except WebHdfsError as error:
-        if not remove:
-            module.fail_json(
-                msg=f"The DataNodes {', '.join(addresses)} are in HDFS and not in the inventory, and whether they hold blocks is unknown ({error}): "
-                f"put them back into the inventory, or {WORD}"
-            )
-        return addresses, []
-    live = not_decommissioned(info, addresses)
-    dead = nodes(info, "DeadNodes", addresses)
+        info, problem = None, str(error)
+    live = not_decommissioned(info, addresses) if info else {}
     if live and not remove:
         module.fail_json(
             msg=f"The DataNodes {named(live)} are live in HDFS and not in the inventory; without decommissioning their blocks would be lost: "
+            f"put them back into the inventory, or {WORD}"
+        )
+    if problem and not remove:
+        module.fail_json(
+            msg=f"The DataNodes {', '.join(addresses)} are in HDFS and not in the inventory, and whether they hold blocks is unknown ({problem}): "
             f"put them back into the inventory, or {WORD}"
         )
     replication = hdfs.replication() if live else 0
@@ -169,6 +187,9 @@ def validate(module, hdfs):
             msg=f"The DataNodes {named(live)} cannot be decommissioned: {remaining} would remain, and a block has {replication} copies (hadoop_replication). "
             f"Keep {replication} DataNodes, or first set hadoop_replication to {max(remaining, 1)} and run 'hdfs dfs -setrep -w {max(remaining, 1)} /'"
         )
+    if problem:
+        return addresses, []
+    dead = nodes(info, "DeadNodes", addresses)
     lost = hdfs.damaged_files() if dead and info["NumberOfMissingBlocks"] else []
     if lost and not remove:
         module.fail_json(
@@ -181,24 +202,35 @@ def validate(module, hdfs):
 
 
 def wait(module, hdfs):
-    """Wait until the live DataNodes are decommissioned; fail when that makes no progress."""
+    """Wait until the DataNodes are decommissioned; fail when that makes no progress."""
     addresses, timeout = module.params["addresses"], module.params["timeout"]
-    least, since, problem = None, time.monotonic(), "the NameNode has not answered"
+    seen, dead, least, since, problem = set(), {}, {}, time.monotonic(), "the NameNode has not answered"
     while True:
         try:
-            info = hdfs.bean("NameNodeInfo")
+            info, copying = state_of(hdfs)
             busy = not_decommissioned(info, addresses)
-            if not info["Safemode"] and not busy:
+            seen |= set(nodes(info, "LiveNodes", addresses)) - set(busy)
+            # The NameNode calls a DataNode decommissioned, too, that was dead when it read the lists.
+            unseen = [address for address in addresses if address not in seen]
+            dead = nodes(info, "DeadNodes", unseen) if info["NumberOfMissingBlocks"] else uncounted(info, copying, unseen)
+            if not info["Safemode"] and not busy and not dead:
                 return
             left = sum(node.get("underReplicatedBlocks", 0) for node in nodes(info, "DecomNodes", addresses).values())
             # None of them has begun while the NameNode is in safe mode or has not read the lists.
             begun = sum(node["adminState"] != "In Service" for node in busy.values())
             now = (len(busy), -begun, left)
-            if least is None or now < least:
-                least, since = now, time.monotonic()
+            # One that comes back starts with the blocks that it had left.
+            if len(dead) not in least or now < least[len(dead)]:
+                least[len(dead)], since = now, time.monotonic()
             problem = f"{named(busy) or 'the NameNode'} still waits for {left} blocks to be copied"
         except WebHdfsError as error:
             problem = str(error)
+        if time.monotonic() - since > timeout and dead:
+            module.fail_json(
+                msg=f"The DataNodes {named(dead)} died before they were decommissioned, and blocks without another copy are missing "
+                "(hdfs fsck / -list-corruptfileblocks): start them again, then run hdfs.yml again. While they are dead, "
+                "hdfs.yml with hadoop_remove_datanodes gives up the files that it warns of"
+            )
         if time.monotonic() - since > timeout:
             module.fail_json(
                 msg=f"The decommissioning made no progress for {timeout} s: {problem}. See that the other DataNodes are live and have room "

@@ -18,8 +18,11 @@ FSCK = (
 )
 
 
-def state(live, dead=(), missing=0, blocks=0, safemode="", silent=0):
-    """Return what the NameNode says of DataNodes: the administrative state by the last number of the address."""
+def state(live, dead=(), missing=0, blocks=0, safemode="", silent=0, dead_seconds=1000, copying=0):
+    """Return what the NameNode says of DataNodes: the administrative state by the last number of the address.
+
+    It calls a DataNode decommissioned that was dead when it read the lists.
+    """
     nodes = {
         f"worker-{number}:9866": {"xferaddr": f"10.0.0.{number}:9866", "adminState": admin, "numBlocks": 7, "lastContact": silent}
         for number, admin in live.items()
@@ -31,10 +34,14 @@ def state(live, dead=(), missing=0, blocks=0, safemode="", silent=0):
     }
     return {
         "LiveNodes": json.dumps(nodes),
-        "DeadNodes": json.dumps({f"worker-{number}:9866": {"xferaddr": f"10.0.0.{number}:9866", "adminState": "In Service"} for number in dead}),
+        "DeadNodes": json.dumps(
+            {f"worker-{number}:9866": {"xferaddr": f"10.0.0.{number}:9866", "adminState": DONE, "lastContact": dead_seconds} for number in dead}
+        ),
         "DecomNodes": json.dumps(decommissioning),
         "NumberOfMissingBlocks": missing,
         "Safemode": safemode,
+        # In the NameNode, of another bean.
+        "PendingReconstructionBlocks": copying,
     }
 
 
@@ -58,7 +65,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path.startswith("/jmx"):
             states = self.server.states
-            self.answer(json.dumps({"beans": [states.pop(0) if len(states) > 1 else states[0]]}))
+            last = len(states) == 1 or self.path.endswith("FSNamesystemState")
+            self.answer(json.dumps({"beans": [states[0] if last else states.pop(0)]}))
         elif self.path.startswith("/fsck?ugi=hdfs&"):
             files = [f"blk_{number}\t2\t{path}" for number, path in enumerate(self.server.damaged)]
             self.answer(FSCK.format(len(files), "\n".join(files), len(files) or "no"))
@@ -125,6 +133,26 @@ def test_decommissioned_and_dead_datanodes_leave_without_it(run):
     assert run(state({1: SERVICE, 2: SERVICE}, dead=(3, 4)))["live"] == []
 
 
+@pytest.mark.parametrize(
+    ("unknown", "said"),
+    [
+        ({"dead": (3, 4), "dead_seconds": 61}, "worker-4 (10.0.0.4) died, and missing blocks are not counted yet, 0 being copied"),
+        ({"dead": (3, 4), "copying": 7}, "worker-4 (10.0.0.4) died, and missing blocks are not counted yet, 7 being copied"),
+        ({"dead": (3, 4), "safemode": "Safe mode is ON"}, "the NameNode is in safe mode"),
+    ],
+)
+def test_dead_datanodes_whose_blocks_are_not_counted_yet(run, namenode, monkeypatch, unknown, said):
+    remaining = {1: SERVICE, 2: SERVICE}
+    assert run(state(remaining, **unknown), state(remaining, dead=(3, 4)))["live"] == [] and len(namenode.states) == 1
+    namenode.damaged = ["/data/00"]
+    assert "start them again" in run(state(remaining, **unknown), state(remaining, dead=(3, 4), missing=1))["msg"]
+    monkeypatch.setattr(hdfs_decommission, "SILENT_SECONDS", 0.1)
+    result = run(state(remaining, **unknown))
+    assert result["failed"] and "whether they hold blocks is unknown" in result["msg"] and said in result["msg"]
+    # They are waited for.
+    assert run(state(remaining, **unknown), remove=True)["live"] == LEAVING["addresses"]
+
+
 def test_fewer_datanodes_than_copies(run, namenode):
     namenode.replication = 3
     result = run(state(ALL), remove=True)
@@ -167,3 +195,36 @@ def test_no_progress(run):
     result = run(state({**ALL, 3: PROGRESS, 4: DONE}, blocks=5), state="decommissioned", timeout=0)
     assert result["failed"]
     assert "no progress for 0 s: worker-3 (10.0.0.3) still waits for 5 blocks" in result["msg"]
+
+
+def dead(**said):
+    return state({1: SERVICE, 2: SERVICE}, dead=(3, 4), **said)
+
+
+BEGUN = state({**ALL, 3: PROGRESS, 4: PROGRESS}, blocks=5)
+
+
+@pytest.mark.parametrize("left", [dead(missing=9), dead(copying=9), dead(dead_seconds=61)])
+def test_a_datanode_that_dies_while_it_is_decommissioned(run, left):
+    """In state `copying` the NameNode does not count what is missing, and for some seconds after it calls the DataNode dead."""
+    result = run(BEGUN, left, state="decommissioned", timeout=1)
+    assert result["failed"] and "The DataNodes worker-3 (10.0.0.3), worker-4 (10.0.0.4) died before they were decommissioned" in result["msg"]
+
+
+def test_a_datanode_that_comes_back_is_decommissioned(run, namenode):
+    result = run(BEGUN, dead(missing=9), BEGUN, state({**ALL, 3: DONE, 4: DONE}), state="decommissioned")
+    assert "failed" not in result and len(namenode.states) == 1
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
+        # Others have copies of what they held.
+        (BEGUN, dead(copying=5), dead()),
+        # Blocks of others are missing.
+        (BEGUN, state({**ALL, 3: DONE, 4: PROGRESS}), state({1: SERVICE, 2: SERVICE, 4: DONE}, dead=(3,), missing=9)),
+    ],
+)
+def test_a_dead_datanode_that_holds_nothing_leaves(run, namenode, states):
+    result = run(*states, state="decommissioned")
+    assert "failed" not in result and len(namenode.states) == 1

@@ -19,7 +19,7 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path.append(str(PROJECT / "tests/verify"))
 
-from infrastructure_manager import InfrastructureManager  # noqa: E402
+from infrastructure_manager import LIMIT, InfrastructureManager  # noqa: E402
 
 SECRET = "planted-0123456789"
 AUTH = [{"type": "InfrastructureManager", "username": "tester", "password": SECRET}, {"id": "dummy", "type": "Dummy"}]
@@ -41,7 +41,7 @@ class Modules:
         self.server, self.auth, self.seconds = server, auth or AUTH, seconds
 
     def start(self, module: str, check: bool = False, **arguments) -> subprocess.Popen:
-        given = {"url": self.server.url, "auth": self.auth, "poll": 0.2, "wait_timeout": 60, "_ansible_check_mode": check, **arguments}
+        given = {"url": self.server.url, "auth": self.auth, "poll": 0.2, "wait_timeout": LIMIT, "_ansible_check_mode": check, **arguments}
         if module.endswith("_info"):
             del given["poll"], given["wait_timeout"]
         process = subprocess.Popen(
@@ -59,7 +59,7 @@ class Modules:
 
     def run(self, module: str, check: bool = False, **arguments) -> dict:
         """Return what a module returns; nothing of it may hold the secret."""
-        output, errors = self.start(module, check, **arguments).communicate(timeout=120)
+        output, errors = self.start(module, check, **arguments).communicate(timeout=2 * LIMIT)
         assert SECRET not in output + errors
         assert output, errors
         return json.loads(output)

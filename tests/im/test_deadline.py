@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from conftest import AUTH, PROJECT
+from conftest import AUTH, LIMIT, PROJECT
 
 sys.path.append(str(PROJECT / "training/src"))
 
@@ -37,7 +37,7 @@ def test_it_destroys_until_the_list_is_without_it(manager, modules):
     one = manager()
     one.check()
     assert one.id in modules.all()
-    end = time.monotonic() + 60
+    end = time.monotonic() + LIMIT
     while not one.destroy():
         assert time.monotonic() < end
         time.sleep(0.1)

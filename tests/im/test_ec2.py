@@ -15,7 +15,7 @@ import time
 import boto3
 import pytest
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import BEGIN_SECONDS
-from conftest import AUTH, PROJECT, SECRET, Modules
+from conftest import AUTH, LIMIT, PROJECT, SECRET, Modules
 from infrastructure_manager import InfrastructureManager, free_port
 from test_examples import Renderer
 from test_inventory import PROGRAMS, Inventory
@@ -52,7 +52,7 @@ def cloud(tmp_path_factory):
     with open(tmp_path_factory.mktemp("moto") / "log", "wb") as log:
         process = subprocess.Popen([PROJECT / ".cache/venv-moto/bin/moto_server", "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log)
     made = Cloud(f"http://127.0.0.1:{port}")
-    end = time.monotonic() + 120
+    end = time.monotonic() + LIMIT
     while True:
         try:
             made.groups()
@@ -62,7 +62,7 @@ def cloud(tmp_path_factory):
             time.sleep(0.2)
     yield made
     process.terminate()
-    process.wait(30)
+    process.wait(LIMIT)
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_machine_that_was_ended_by_hand(ec2, cloud, radl):
     address = ec2.done("im_infrastructure", radl=radl(1))["vms"][2]["private_ip"]
     [worker] = [machine["InstanceId"] for machine in cloud.machines() if machine["PrivateIpAddress"] == address]
     cloud.client.terminate_instances(InstanceIds=[worker])
-    end = time.monotonic() + 120
+    end = time.monotonic() + LIMIT
     while ec2.done("im_infrastructure_info", name="deeptrain")["infrastructures"][0]["vms"][2]["state"] != "off":
         assert time.monotonic() < end
         time.sleep(0.5)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import PROJECT, SECRET
+from conftest import LIMIT, PROJECT, SECRET
 
 # ansible-core as it is today, and the oldest.
 PROGRAMS = {"newest": Path(sys.executable).parent, "oldest": PROJECT / ".cache/venv-2.16/bin"}
@@ -43,7 +43,7 @@ class Inventory:
 
     def program(self, name: str, *arguments) -> subprocess.CompletedProcess:
         command = [str(self.programs / name), *map(str, arguments)]
-        return subprocess.run(command, env=self.environment, cwd=self.directory, capture_output=True, text=True, check=False, timeout=120)
+        return subprocess.run(command, env=self.environment, cwd=self.directory, capture_output=True, text=True, check=False, timeout=LIMIT)
 
     def list(self, source: Path) -> subprocess.CompletedProcess:
         return self.program("ansible-inventory", "-i", source, "--list", "--output", self.directory / "list.json", "-vvv")

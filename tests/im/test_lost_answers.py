@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im import Im
-from conftest import AUTH
+from conftest import AUTH, LIMIT
 
 # As long as the Infrastructure Manager takes to answer, at most.
 LONGEST = 0.04
@@ -46,7 +46,7 @@ class Between(BaseHTTPRequestHandler):
     def ask(self, body):
         """Return status and body of the server's answer, or None."""
         with contextlib.suppress(OSError, http.client.HTTPException):
-            connection = http.client.HTTPConnection("127.0.0.1", self.server.upstream, timeout=30)
+            connection = http.client.HTTPConnection("127.0.0.1", self.server.upstream, timeout=LIMIT)
             connection.request(self.command, self.path, body, dict(self.headers))
             answer = connection.getresponse()
             return answer.status, answer.read()
@@ -83,8 +83,10 @@ def cutter(modules, running, victim, delay):
 
 def end(running, server):
     """Return what the module said, None where it was killed; the server answers again then."""
-    output = running.communicate(timeout=120)[0]
+    output = running.communicate(timeout=2 * LIMIT)[0]
+    end = time.monotonic() + LIMIT
     while not server.answers():
+        assert time.monotonic() < end, "the Infrastructure Manager does not answer"
         time.sleep(0.1)
     return json.loads(output) if output else None
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im import Im, ImError
-from conftest import AUTH, SECRET, Modules
+from conftest import AUTH, LIMIT, SECRET, Modules
 
 # The Infrastructure Manager tries for minutes to reach a VM that the Dummy cloud only pretends to have.
 ENDLESS = {"context": "", "network": " outbound = 'yes' "}
@@ -188,33 +188,41 @@ def test_what_is_not_ready_in_time_is_not_lost(modules, radl, on_timeout, left):
     assert result["failed"]
     assert result["infrastructure_id"] in result["msg"]
     assert "after 2 s" in result["msg"]
-    end = time.monotonic() + 90
+    end = time.monotonic() + LIMIT
     while len(modules.all()) != left and time.monotonic() < end:
         time.sleep(0.2)
     assert len(modules.all()) == left
 
 
-def test_restart_while_waiting(modules, radl, tmp_path):
+@pytest.fixture
+def waiting(modules, radl, tmp_path):
+    """Return a module that waits for an infrastructure, and a function that waits until it says some words."""
     progress = tmp_path / "progress"
-    arguments = {"unavailable_timeout": 0, "progress_file": str(progress)}
-    waiting = modules.start("im_infrastructure", radl=radl(1, **ENDLESS), wait_timeout=60, **arguments)
-    im = Im(modules.server.url, AUTH)
+    module = modules.start("im_infrastructure", radl=radl(1, **ENDLESS), unavailable_timeout=0, progress_file=str(progress))
+
+    def until_said(words: str):
+        while not (progress.exists() and words in progress.read_text()):
+            assert module.poll() is None, module.communicate()
+            time.sleep(0.1)
+
     # Before it has its VMs it would be made again.
-    while not any(im.state(one)["state"] == "running" for one in im.infrastructures()):
-        time.sleep(0.1)
+    until_said("is running")
+    yield module, until_said
+    module.kill()
+
+
+def test_restart_while_waiting(modules, waiting):
+    module, until_said = waiting
     modules.server.kill()
-    while "could not be seen" not in progress.read_text():
-        time.sleep(0.1)
+    until_said("could not be seen")
     modules.server.start()
     [infrastructure] = modules.all()
     # The Infrastructure Manager gives up what it was doing, and says so.
-    assert f"infrastructure {infrastructure} is unconfigured" in json.loads(waiting.communicate(timeout=90)[0])["msg"]
+    assert f"infrastructure {infrastructure} is unconfigured" in json.loads(module.communicate(timeout=LIMIT)[0])["msg"]
 
 
-def test_infrastructure_that_vanishes(modules, radl):
-    waiting = modules.start("im_infrastructure", radl=radl(1, **ENDLESS), wait_timeout=60)
-    while not modules.all():
-        time.sleep(0.1)
+def test_infrastructure_that_vanishes(modules, waiting):
+    module = waiting[0]
     [infrastructure] = modules.all()
     modules.done("im_infrastructure", state="absent", infrastructure_id=infrastructure)
-    assert f"infrastructure {infrastructure} vanished" in json.loads(waiting.communicate(timeout=90)[0])["msg"]
+    assert f"infrastructure {infrastructure} vanished" in json.loads(module.communicate(timeout=LIMIT)[0])["msg"]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import PROJECT, SECRET
+from conftest import LIMIT, PROJECT, SECRET
 
 # In each secret here, and in nothing else.
 MARK = b"planted"
@@ -84,13 +84,15 @@ class Place:
     def run(self, name: str, *command: str, **environment: str) -> int:
         """Run a program; keep what it says, and the command lines that were seen meanwhile."""
         with subprocess.Popen(
-            command, cwd=PROJECT, env={**self.environment, **environment}, stdin=subprocess.DEVNULL,
+            command, cwd=PROJECT, env={**self.environment, **environment}, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         ) as process:  # fmt: skip
-            lines, ended = set(), threading.Event()
-            watcher = threading.Thread(target=watch, args=(lines, ended))
+            lines, looked, ended = set(), threading.Event(), threading.Event()
+            watcher = threading.Thread(target=watch, args=(lines, looked, ended))
             watcher.start()
-            self.said[name] = process.communicate(timeout=200)[0]
+            # Its input ends when its own command line was seen.
+            looked.wait()
+            self.said[name] = process.communicate(timeout=3 * LIMIT)[0]
             ended.set()
             watcher.join()
         self.said[f"command lines of {name}"] = b"\n".join(lines)
@@ -103,12 +105,13 @@ class Place:
         return {name for name, text in places.items() if MARK in text}
 
 
-def watch(lines: set[bytes], ended: threading.Event) -> None:
+def watch(lines: set[bytes], looked: threading.Event, ended: threading.Event) -> None:
     """Collect all command lines of this machine."""
     while not ended.wait(0.005):
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 lines.add((process / "cmdline").read_bytes())
+        looked.set()
 
 
 @pytest.fixture
@@ -125,7 +128,7 @@ def play(place: Place, name: str, tasks: list, connection: dict, **environment: 
     for number, (task, good) in enumerate(tasks):
         [module] = [key for key in task if key.startswith("im_")]
         keys = {key: value for key, value in task.items() if key != module}
-        options = {"poll": 0.2, "wait_timeout": 30, **task[module]} if module != "im_infrastructure_info" else task[module]
+        options = {"poll": 0.2, "wait_timeout": LIMIT, **task[module]} if module != "im_infrastructure_info" else task[module]
         expect = f"done is {'succeeded' if good else 'failed'}"
         listed.append({"name": f"Task {number}", f"deeptrain.cluster.{module}": options, "register": "done", "ignore_errors": True, **keys})
         listed.append({"name": f"Look at task {number}", "ansible.builtin.assert": {"that": expect}})
@@ -172,8 +175,8 @@ def test_the_search_finds_what_is_there(place, modules):
     play(place, "modules", asked, {"auth": "{{ auth }}"})
     file = str(place.directory / "given/auth.json")
     place.run("inventory", "ansible-inventory", "-i", inventory(place, compose={"said": f"'{SECRET}'"}), "--list", IM_AUTH_FILE=file)
-    place.run("sleep", "sh", "-c", "sleep 0.2; true", SECRET)
+    place.run("cat", "sh", "-c", "cat; true", SECRET)
     (place.directory / "home/left").write_text(SECRET)
     assert place.found(modules.server.directory / "im.db") == {
-        "modules", "ansible.log", "inventory", "test.im.yml", "command lines of sleep", "left", "im.db",
+        "modules", "ansible.log", "inventory", "test.im.yml", "command lines of cat", "left", "im.db",
     }  # fmt: skip

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import AUTH, PROJECT, Modules
+from conftest import AUTH, LIMIT, PROJECT, Modules
 from infrastructure_manager import free_port
 
 CORES = {"oldest": PROJECT / ".cache/venv-2.16/bin", "current": Path(sys.executable).parent, "newest": PROJECT / ".cache/venv-newest/bin"}
@@ -116,7 +116,7 @@ class Site:
             "--extra-vars",
             json.dumps({**CLUSTER, "deeptrain_state_dir": str(self.directory), "deeptrain_home": str(self.directory / "home"), **variables}),
         ]
-        return subprocess.run(command, cwd=PROJECT, env=self.environment, capture_output=True, text=True, check=False, timeout=300)
+        return subprocess.run(command, cwd=PROJECT, env=self.environment, capture_output=True, text=True, check=False, timeout=3 * LIMIT)
 
     def playbook(self, plays: list[dict]) -> Path:
         file = self.directory / "test.yml"
@@ -327,9 +327,9 @@ def test_cloud_init_is_waited_for(site):
         "tasks": [{"ansible.builtin.include_role": {"name": "deeptrain.cluster.runtime", "tasks_from": "cloud_init"}}],
     }
     program = site.directory / "cloud-init"
-    for text, code in ("exit 1", 0), ("sleep 100", 2):
+    for text, seconds, code in ("exit 1", LIMIT, 0), ("sleep 100", 1, 2):
         program.write_text(f"#!/bin/sh\n{text}\n")
         program.chmod(0o755)
-        done = site.run(site.playbook([play]), site.inventory(), runtime_cloud_init_timeout=1)
+        done = site.run(site.playbook([play]), site.inventory(), runtime_cloud_init_timeout=seconds)
         assert done.returncode == code, done.stdout
     assert "has not finished within 1 s" in " ".join(done.stdout.split())

@@ -11,6 +11,7 @@ import threading
 import time
 
 import pytest
+from conftest import LIMIT
 from test_lost_answers import KILLS, LONGEST, SEED, Between, ThreadingHTTPServer, end
 
 ROUNDS = max(3, KILLS // 2)
@@ -72,7 +73,7 @@ def test_they_agree_on_one(modules, meeting, radl):
     chance = random.Random(SEED)
     for number in range(ROUNDS):
         barrier, delays = threading.Barrier(2), [chance.uniform(0, LONGEST) for _number in range(2)]
-        meeting.before = [lambda barrier=barrier, delay=delay: (barrier.wait(60), time.sleep(delay)) for delay in delays]
+        meeting.before = [lambda barrier=barrier, delay=delay: (barrier.wait(LIMIT), time.sleep(delay)) for delay in delays]
         results = [end(running, modules.server) for running in two(modules, meeting, radl(2), radl(2), wait=number % 3 != 2)]
         assert not any(result.get("failed") for result in results), [result.get("msg") for result in results]
         [kept] = modules.all()
@@ -86,8 +87,8 @@ def test_they_agree_on_one(modules, meeting, radl):
 def ordered(meeting):
     """Both infrastructures exist before a controller has its answer, and the first one's is the older one."""
     both, meeting.made = threading.Barrier(2), [threading.Event(), threading.Event()]
-    meeting.before = [lambda: both.wait(60), lambda: (both.wait(60), meeting.made[0].wait(60))]
-    meeting.after = [lambda: (meeting.made[0].set(), meeting.made[1].wait(60)), meeting.made[1].set]
+    meeting.before = [lambda: both.wait(LIMIT), lambda: (both.wait(LIMIT), meeting.made[0].wait(LIMIT))]
+    meeting.after = [lambda: (meeting.made[0].set(), meeting.made[1].wait(LIMIT)), meeting.made[1].set]
     return meeting
 
 
@@ -104,12 +105,12 @@ def test_they_want_different_numbers(modules, ordered, radl):
 def test_one_is_lost_after_its_creation(modules, ordered, radl, place, how):
     def cut():
         # The creation is handed on beside this.
-        ordered.made[1].wait(60)
+        ordered.made[1].wait(LIMIT)
         if how == "controller":
             ordered.running[place].kill()
 
     ordered.victims[place] = cut
-    results = [one.communicate(timeout=120)[0] for one in two(modules, ordered, radl(2), radl(2))]
+    results = [one.communicate(timeout=2 * LIMIT)[0] for one in two(modules, ordered, radl(2), radl(2))]
     results = [json.loads(output) if output else None for output in results]
     assert [result is None for result in results] == [how == "controller" and number == place for number in range(2)]
     [kept] = modules.all()
@@ -122,7 +123,7 @@ def test_one_is_lost_after_its_creation(modules, ordered, radl, place, how):
 def test_they_add_machines_at_once(modules, meeting, radl):
     made = modules.done("im_infrastructure", radl=radl(1))["infrastructure_id"]
     barrier = threading.Barrier(2)
-    meeting.meets, meeting.before = ("POST", f"/infrastructures/{made}"), [lambda: barrier.wait(60)] * 2
+    meeting.meets, meeting.before = ("POST", f"/infrastructures/{made}"), [lambda: barrier.wait(LIMIT)] * 2
     results = [end(one, modules.server) for one in two(modules, meeting, radl(4), radl(4))]
     assert not any(result.get("failed") for result in results), [result.get("msg") for result in results]
     assert [vm["system"] for vm in modules.done("im_infrastructure", radl=radl(4))["vms"]].count("worker") == 4

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import test_site
 import yaml
-from conftest import PROJECT, SECRET
+from conftest import LIMIT, PROJECT, SECRET
 from infrastructure_manager import free_port
 from test_site import Site
 
@@ -108,7 +108,7 @@ def bucket():
         [PROJECT / ".cache/venv-moto/bin/moto_server", "--port", url.rpartition(":")[2]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    end = time.monotonic() + 120
+    end = time.monotonic() + LIMIT
     try:
         for name in ("bucket", "bucket/data/a"):
             while True:
@@ -121,7 +121,7 @@ def bucket():
         yield url
     finally:
         server.terminate()
-        server.wait(60)
+        server.wait(LIMIT)
 
 
 def test_s3_is_validated_with_the_code_of_the_nodes(site, modules, bucket):
@@ -138,7 +138,7 @@ def test_s3_is_validated_with_the_code_of_the_nodes(site, modules, bucket):
     assert refused.returncode != 0 and "the bucket of deeptrain_export_url" in said(refused), refused.stdout + refused.stderr
     model = b'{"configuration": {"command": ["python", "other.py"]}, "files": []}'
     urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
-        urllib.request.Request(f"{bucket}/bucket/models/default/manifest.json", model, {"Content-Type": "application/json"}, method="PUT"), timeout=60
+        urllib.request.Request(f"{bucket}/bucket/models/default/manifest.json", model, {"Content-Type": "application/json"}, method="PUT"), timeout=LIMIT
     ).close()
     foreign = site.run(PROJECT / "playbooks/site.yml", "inventories/im", **variables)
     assert foreign.returncode != 0 and "deeptrain_replace_export=true" in said(foreign), foreign.stdout + foreign.stderr

@@ -15,6 +15,8 @@ import urllib.request
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
+# Seconds: more than a slow machine needs that does other work.
+LIMIT = 600
 PASSWORD = "of-the-manager-9c1f07"
 CREDENTIALS = [
     {"type": "InfrastructureManager", "username": "tester", "password": PASSWORD},
@@ -43,7 +45,7 @@ class InfrastructureManager:
         listen = ["--address", self.address, "--port", str(self.port)]
         environment = {**os.environ, **self.environment}
         self._process = subprocess.Popen([*command, *listen], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 180
+        end = time.monotonic() + LIMIT
         while not self.answers():
             assert self._process.poll() is None, f"the Infrastructure Manager ended with {self._process.returncode}"
             assert time.monotonic() < end, "the Infrastructure Manager does not answer"
@@ -51,7 +53,7 @@ class InfrastructureManager:
 
     def answers(self) -> bool:
         try:
-            with self._opener.open(f"{self.url}/version", timeout=1):
+            with self._opener.open(f"{self.url}/version", timeout=10):
                 return True
         except OSError:
             return False
@@ -59,14 +61,14 @@ class InfrastructureManager:
     def kill(self, number: int = signal.SIGKILL) -> None:
         if self._process is not None:
             self._process.send_signal(number)
-            self._process.wait(90)
+            self._process.wait(LIMIT)
             self._process = None
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> dict | str:
         lines = ["; ".join(f"{name} = {value}" for name, value in entry.items()) for entry in CREDENTIALS]
         headers = {"Authorization": r"\n".join(lines), "Accept": "application/json", "Content-Type": "text/plain"}
         request = urllib.request.Request(f"{self.url}{path}", body, headers, method=method)
-        with self._opener.open(request, timeout=60) as answer:
+        with self._opener.open(request, timeout=LIMIT) as answer:
             text = answer.read().decode()
         return json.loads(text) if text.startswith("{") else text
 

@@ -159,6 +159,12 @@ outputs:
   type: dict
   returned: when there is an infrastructure
   sample: {}
+removed:
+  description: Ids of the VMs that were removed since there were too many of a system, or in check mode would be.
+  type: list
+  elements: str
+  returned: with O(state=present)
+  sample: ["3"]
 estimate:
   description: What the infrastructure would take, by cloud.
   type: dict
@@ -266,6 +272,7 @@ class Infrastructure:
         self.name = self.wanted_name()
         # The id of the infrastructure that this task has created, and no other controller.
         self.created, self.leaving = None, []
+        self.removed = []
         self.id, self.all = None, []
         if self.params["destroy_all"]:
             if self.params["state"] != "absent":
@@ -496,6 +503,7 @@ class Infrastructure:
             numbers = ", ".join(f"{count} {system} and not {after.get(system, 0)}" for system, count in before.items() if count > after.get(system, 0))
             what = f"infrastructure {self.id} has {numbers}: VMs {', '.join(surplus)} would be removed with all data on them"
             raise ImError(f"{what}. Set the number that exists, or allow_removal (im_cluster_allow_removal in role im_cluster)")
+        self.removed = surplus
         if not self.module.check_mode:
             if left or surplus:
                 # With new ones to come, all are configured once, then.
@@ -792,6 +800,7 @@ def main():
         it = Infrastructure(module, im)
         changed, before, after = ACTIONS[module.params["state"]](it)
         result = {"changed": changed, "diff": {"before": before, "after": after}, "name": it.name, "infrastructure_id": it.id}
+        result.update({"removed": it.removed} if module.params["state"] == "present" else {})
         result.update({"estimate": it.estimate} if hasattr(it, "estimate") else {})
         result.update(finish(module, it, changed))
     except ImError as error:

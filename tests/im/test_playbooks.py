@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im import Im
 from conftest import AUTH, PROJECT, SECRET
+from infrastructure_manager import free_port
 
 CLUSTER = {"im_cluster_cloud": "Dummy", "im_cluster_cloud_id": "dummy", "im_cluster_node": {"image": "mock0://linux.for.ev.er/image1"}}
 EXISTING = {
@@ -80,34 +83,91 @@ def test_deploy_and_destroy(playbook, modules):
     assert playbook("playbooks/destroy.yml", **CLUSTER)[:2] == (0, 0)
 
 
-def test_removal_while_a_job_runs(playbook, modules, tmp_path):
-    """The chief's systemctl is a program of the test; the Dummy cloud's own chief does not answer."""
-    smaller = {**CLUSTER, "im_cluster_worker_count": 1, "im_cluster_allow_removal": True}
-    program, jobs = tmp_path / "bin/systemctl", tmp_path / "jobs"
-    program.parent.mkdir()
-    program.write_text(f"#!/bin/sh\ncat {jobs}\n")
-    program.chmod(0o755)
-    jobs.write_text("deeptrain-train@default.service loaded active running Job train\n")
-    playbook.environment["PATH"] = f"{program.parent}:{os.environ['PATH']}"
+class Chief:
+    """A local chief's systemctl and deeptrain; the Dummy cloud's own chief does not answer."""
+
+    def __init__(self, playbook, directory):
+        self.systemctl, self.deeptrain = directory / "bin/systemctl", directory / "home/venv/bin/deeptrain"
+        self.jobs, self.unexported = directory / "jobs", directory / "unexported"
+        for program, output in ((self.systemctl, self.jobs), (self.deeptrain, self.unexported)):
+            program.parent.mkdir(parents=True)
+            program.write_text(f"#!/bin/sh\ncat {output}\n")
+            program.chmod(0o755)
+        self.jobs.write_text("")
+        self.unexported.write_text("{}")
+        self.variables = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "deeptrain_home": str(directory / "home")}
+        # In the Dummy cloud all have one address.
+        self.inventory = directory / "inventory"
+        shutil.copytree(PROJECT / "inventories/im", self.inventory)
+        (self.inventory / "host_vars").mkdir()
+        for number, host in enumerate(("ps-0", "chief-0", "worker-0", "worker-1"), start=1):
+            (self.inventory / f"host_vars/{host}.yml").write_text(f"deeptrain_address: 127.0.0.{number}\n")
+        playbook.environment["PATH"] = f"{self.systemctl.parent}:{os.environ['PATH']}"
+
+
+@pytest.fixture
+def chief(playbook, tmp_path) -> Chief:
+    return Chief(playbook, tmp_path)
+
+
+SMALLER = {**CLUSTER, "im_cluster_worker_count": 1, "im_cluster_allow_removal": True}
+
+
+def test_removal_while_a_job_runs(playbook, modules, chief):
+    chief.jobs.write_text("deeptrain-train@default.service loaded active running Job train\n")
     assert playbook("playbooks/deploy.yml", **CLUSTER)[:2] == (0, 1)
     # No machine is too many.
-    assert playbook("playbooks/deploy.yml", ansible_port=1, ansible_host="127.0.0.1", **{**smaller, "im_cluster_worker_count": 2})[:2] == (0, 0)
+    assert playbook("playbooks/deploy.yml", ansible_port=1, ansible_host="127.0.0.1", **{**SMALLER, "im_cluster_worker_count": 2})[:2] == (0, 0)
     # Nobody listens there.
-    status, changed, text = playbook("playbooks/deploy.yml", ansible_port=1, ansible_host="127.0.0.1", **smaller)
+    status, changed, text = playbook("playbooks/deploy.yml", ansible_port=1, ansible_host="127.0.0.1", **SMALLER)
     assert status != 0 and changed == 0
-    chief = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-    status, changed, text = playbook("playbooks/deploy.yml", **smaller, **chief)
+    status, changed, text = playbook("playbooks/deploy.yml", **SMALLER, **chief.variables)
     assert (status, changed) == (2, 0)
     assert "chief-0 has running jobs (deeptrain-train@default.service)" in text
-    program.write_text("#!/bin/sh\nexit 1\n")
-    status, changed, text = playbook("playbooks/deploy.yml", **smaller, **chief)
+    chief.jobs.unlink()
+    status, changed, text = playbook("playbooks/deploy.yml", **SMALLER, **chief.variables)
     assert (status, changed) == (2, 0) and "chief-0 cannot be asked for running jobs" in text
-    program.write_text(f"#!/bin/sh\ncat {jobs}\n")
-    status, changed, text = playbook("playbooks/deploy.yml", inventory="localhost,", **smaller, **chief)
+    chief.jobs.write_text("")
+    status, changed, text = playbook("playbooks/deploy.yml", inventory="localhost,", **SMALLER, **chief.variables)
     assert (status, changed) == (2, 0) and "the inventory has no chief" in text
     assert machines(modules) == ["chief", "ps", "worker", "worker"]
-    jobs.write_text("")
-    assert playbook("playbooks/deploy.yml", **smaller, **chief)[:2] == (0, 1)
+    assert playbook("playbooks/deploy.yml", inventory=str(chief.inventory), **SMALLER, **chief.variables)[:2] == (0, 1)
+    assert machines(modules) == ["chief", "ps", "worker"]
+
+
+class NameNode(BaseHTTPRequestHandler):
+    """Knows the DataNode of worker-1 by the server's `state`."""
+
+    def do_GET(self):
+        node = {"xferaddr": "127.0.0.4:9866", "adminState": self.server.state, "lastContact": 0}
+        bean = {"LiveNodes": json.dumps({"worker-1:9866": node}), "DeadNodes": "{}", "DecomNodes": "{}", "NumberOfMissingBlocks": 0}
+        body = json.dumps({"beans": [{**bean, "Safemode": "", "PendingReconstructionBlocks": 0}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        """Say nothing."""
+
+
+def test_removal_of_copies_of_what_is_not_in_s3(playbook, modules, chief, serving):
+    assert playbook("playbooks/deploy.yml", **CLUSTER)[:2] == (0, 1)
+    chief.unexported.write_text("no JSON")
+    arguments = {"inventory": str(chief.inventory), "deeptrain_hdfs_http_port": free_port(), **SMALLER, **chief.variables}
+    status, changed, text = playbook("playbooks/deploy.yml", **arguments)
+    assert (status, changed) == (2, 0) and "chief-0 cannot list the runs that are not in S3" in " ".join(text.split())
+    chief.unexported.write_text('{"mine": "has a model or checkpoints that are not in S3"}')
+    with serving(HTTPServer(("127.0.0.1", arguments["deeptrain_hdfs_http_port"]), NameNode)) as namenode:
+        namenode.state = "In Service"
+        status, changed, text = playbook("playbooks/deploy.yml", **arguments)
+        said = " ".join(text.split())
+        assert (status, changed) == (2, 0) and "chief-0 has runs that are not complete: mine has a model" in said
+        assert "decommission the DataNodes of worker-1:" in said
+        assert machines(modules) == ["chief", "ps", "worker", "worker"]
+        # HDFS needs it no more.
+        namenode.state = "Decommissioned"
+        assert playbook("playbooks/deploy.yml", **arguments)[:2] == (0, 1)
     assert machines(modules) == ["chief", "ps", "worker"]
 
 

@@ -492,8 +492,10 @@ def test_playbooks_in_a_radl_deploy_nothing(server, run):
 
 def test_vms_removed_by_the_users_word(server, run):
     made = server.make(RADL.replace("worker 2", "worker 4"))
-    result = run(im_infrastructure, radl=RADL, allow_removal=True, remove=["worker-1"])
-    assert result["diff"] == {"before": {"worker": 4}, "after": {"worker": 2}}
+    arguments = {"radl": RADL, "allow_removal": True, "remove": ["worker-1"]}
+    assert run(im_infrastructure, True, **arguments)["removed"] == ["1", "3"]
+    result = run(im_infrastructure, **arguments)
+    assert result["removed"] == ["1", "3"] and result["diff"] == {"before": {"worker": 4}, "after": {"worker": 2}}
     assert list(server.there[made]["vms"]) == ["0", "2"]
 
 

@@ -41,7 +41,7 @@ class Modules:
         self.server, self.auth, self.seconds = server, auth or AUTH, seconds
 
     def start(self, module: str, check: bool = False, **arguments) -> subprocess.Popen:
-        given = {"url": self.server.url, "auth": self.auth, "poll": 0.2, "wait_timeout": LIMIT, "_ansible_check_mode": check, **arguments}
+        given = {"url": self.server.url, "auth": self.auth, "timeout": LIMIT, "poll": 0.2, "wait_timeout": LIMIT, "_ansible_check_mode": check, **arguments}
         if module.endswith("_info"):
             del given["poll"], given["wait_timeout"]
         process = subprocess.Popen(

@@ -9,7 +9,6 @@ the whole node for a while and let it go on; JOB_RESTART is one that restarts it
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import re
@@ -17,6 +16,9 @@ import signal
 import subprocess
 import threading
 import time
+
+# Seconds: more than a slow machine needs that does other work.
+LIMIT = 600
 
 
 class Watch:
@@ -34,7 +36,7 @@ class Watch:
             start_new_session=True,
         )
         self.out, self.lines = "", []
-        self._readers = [threading.Thread(target=self._read_out), threading.Thread(target=self._read_lines)]
+        self._readers = [threading.Thread(target=read, daemon=True) for read in (self._read_out, self._read_lines)]
         for reader in self._readers:
             reader.start()
 
@@ -43,21 +45,22 @@ class Watch:
 
     def _read_lines(self):
         for line in self.process.stderr:
-            self.lines.append((time.monotonic(), line.rstrip()))
+            self.lines.append(line.rstrip())
             print(f"    {line}", end="", flush=True)
 
-    def wait_for(self, pattern, seconds=120):
+    def wait_for(self, pattern):
         """Wait for a line of progress."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            if any(re.search(pattern, line) for _time, line in self.lines):
+        end = time.monotonic() + LIMIT
+        while True:
+            reading = self._readers[1].is_alive()
+            if any(re.search(pattern, line) for line in list(self.lines)):
                 return
+            assert reading and time.monotonic() < end, f"no line {pattern}"
             time.sleep(0.1)
-        raise AssertionError(f"no line {pattern} within {seconds} s")
 
-    def end(self, seconds=180):
+    def end(self):
         """Wait for the controller's end; return the job's result, or None when the task failed."""
-        self.process.wait(seconds)
+        self.process.wait(LIMIT)
         for reader in self._readers:
             reader.join()
         found = re.search(r"RESULT (\{.*?\}\})", self.out.replace("\\", "").replace("\n", " "))
@@ -78,6 +81,11 @@ def on_node(argument, module="ansible.builtin.shell"):
     )
 
 
+def go_on(run):
+    """Let a job go on that has halted."""
+    on_node(f"touch /var/lib/deeptrain-test/runs/{run}/test/go-on")
+
+
 def wait_for_connection():
     """Wait until the node accepts connections again."""
     on_node("timeout=600", module="ansible.builtin.wait_for_connection")
@@ -85,22 +93,27 @@ def wait_for_connection():
 
 def test_progress_arrives_while_the_job_runs():
     """Lines come while the job runs, and not oftener than asked."""
-    watch = Watch("progress", 24)
+    began = time.monotonic()
+    watch = Watch("progress", 24, halt=12)
+    # From a buffer none would come before the job's end.
+    watch.wait_for("12/24 steps")
+    go_on("progress")
     result = watch.end()
+    seconds = time.monotonic() - began
     assert result["changed"] and result["summary"]["steps"] == 24, result
-    times = [when for when, line in watch.lines if "steps/s" in line]
-    assert 3 <= len(times) <= 6, watch.lines
-    # Not all at the end, as they would be from a buffer; the last one may follow soon after another.
-    assert all(later - earlier >= 2 for earlier, later in itertools.pairwise(times[:-1])), times
-    assert re.fullmatch(r"\S+ test progress: count \d+/24 steps [\d.]+ % [\d.]+ steps/s loss [\d.e-]+ ETA \d+s", watch.lines[1][1]), watch.lines
+    lines = [line for line in watch.lines if "steps/s" in line]
+    # One every 3 s; the first and the last one may come at any time.
+    assert 2 <= len(lines) <= seconds / 3 + 2, watch.lines
+    assert re.fullmatch(r"\S+ test progress: count \d+/24 steps [\d.]+ % [\d.]+ steps/s loss [\d.e-]+ ETA \d+s", watch.lines[1]), watch.lines
 
 
 def test_two_controllers():
     """A second controller attaches, and both see the end of the one job."""
-    first = Watch("two", 24)
+    first = Watch("two", 12, halt=4)
     first.wait_for("test two: started")
-    second = Watch("two", 24)
+    second = Watch("two", 12, halt=4)
     second.wait_for("test two: attached")
+    go_on("two")
     one, two = first.end(), second.end()
     assert one.pop("changed") and not two.pop("changed")
     assert one == two and one["summary"]["first_step"] == 0, (one, two)
@@ -108,69 +121,75 @@ def test_two_controllers():
 
 def test_controller_is_killed():
     """The job goes on without a controller, and the next one attaches."""
-    first = Watch("killed", 40)
+    first = Watch("killed", 12, halt=4)
     first.wait_for("steps/s")
     first.kill()
-    second = Watch("killed", 40)
+    second = Watch("killed", 12, halt=4)
     second.wait_for("test killed: attached")
+    go_on("killed")
     result = second.end()
-    assert not result["changed"] and result["summary"]["first_step"] == 0 and result["summary"]["steps"] == 40, result
+    assert not result["changed"] and result["summary"]["first_step"] == 0 and result["summary"]["steps"] == 12, result
 
 
 def test_connection_is_lost():
     """The node refuses all connections for a while: the task waits, and sees the end."""
-    watch = Watch("lost", 60)
+    watch = Watch("lost", 12, halt=4)
     watch.wait_for("steps/s")
     on_node("systemd-run --on-active=1 sh -c 'systemctl stop ssh.socket ssh.service; pkill -x sshd; sleep 20; systemctl start ssh.service'")
     watch.wait_for("test lost: cannot be seen")
     watch.wait_for("test lost: seen again")
+    go_on("lost")
     result = watch.end()
     assert result["changed"] and result["summary"]["first_step"] == 0, result
 
 
 def test_connection_is_lost_for_too_long():
     """The task gives up, says that the job goes on, and can attach again."""
-    watch = Watch("given-up", 120, patience=5)
+    watch = Watch("given-up", 12, patience=5, halt=4)
     watch.wait_for("steps/s")
     on_node("systemd-run --on-active=1 sh -c 'systemctl stop ssh.socket ssh.service; pkill -x sshd; sleep 45; systemctl start ssh.service'")
     assert watch.end() is None
     assert watch.process.returncode == 4, "not unreachable"
     assert "It goes on: start this again to attach to it" in " ".join(watch.out.split()), watch.out
     wait_for_connection()
-    again = Watch("given-up", 120)
+    again = Watch("given-up", 12, halt=4)
     again.wait_for("test given-up: attached")
+    go_on("given-up")
     assert again.end()["summary"]["first_step"] == 0
 
 
 def test_node_stands_still():
     """The node is paused for 20 s: the task goes on with it."""
-    watch = Watch("paused", 40)
+    watch = Watch("paused", 12, halt=4)
     watch.wait_for("steps/s")
     subprocess.run(os.environ["JOB_PAUSE"], shell=True, check=True)
     time.sleep(20)
     subprocess.run(os.environ["JOB_RESUME"], shell=True, check=True)
+    go_on("paused")
     result = watch.end()
     assert result["changed"] and result["summary"]["first_step"] == 0, result
 
 
 def test_node_is_restarted():
     """The node is restarted: the task starts the job again with the credentials that it holds, and sees the end."""
-    watch = Watch("restarted", 60)
+    watch = Watch("restarted", 12, halt=4)
     watch.wait_for("steps/s")
     subprocess.run(os.environ["JOB_RESTART"], shell=True, check=True)
     watch.wait_for("test restarted: the node was restarted")
+    go_on("restarted")
     result = watch.end()
-    assert result["changed"] and result["summary"]["first_step"] > 0 and result["summary"]["steps"] == 60, result
+    assert result["changed"] and result["summary"]["first_step"] > 0 and result["summary"]["steps"] == 12, result
 
 
 def test_node_is_restarted_with_its_role():
     """The node is restarted with no controller: a job with the role of the machine starts by itself."""
-    watch = Watch("boot", 60, secret="", at_boot="true")
+    watch = Watch("boot", 12, secret="", at_boot="true", halt=4)
     watch.wait_for("steps/s")
     watch.kill()
     subprocess.run(os.environ["JOB_RESTART"], shell=True, check=True)
-    again = Watch("boot", 60, secret="", at_boot="true")
+    again = Watch("boot", 12, secret="", at_boot="true", halt=4)
     again.wait_for("test boot: attached")
+    go_on("boot")
     result = again.end()
     assert not result["changed"] and result["summary"]["first_step"] > 0, result
 

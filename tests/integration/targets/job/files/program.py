@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A small job: counts steps, remembers them, goes on from there, and ends as its configuration says.
 
-config: steps, and end (succeed, fail, bad-input, or crash: once, after the first step). settings: step_seconds.
+config: steps, and end (succeed, fail, bad-input, or crash: once, after the first step). settings: step_seconds, and halt, the
+number of steps after which it waits for a file go-on in its directory.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ def main(directory):
     """Do the job in a directory."""
     document = json.loads((directory / "config.json").read_text())
     total, end = int(document["config"]["steps"]), document["config"].get("end")
+    halt = int(document["settings"].get("halt", 0)) or total
     json.loads((Path(os.environ["CREDENTIALS_DIRECTORY"]) / "s3.json").read_text())
     (directory / "result.json").unlink(missing_ok=True)
     counter = directory / "steps"
@@ -58,6 +60,8 @@ def main(directory):
         }
         with open(directory / "progress.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+        while halt <= step < total and not (directory / "go-on").exists():
+            time.sleep(0.1)
         if end == "crash" and step == 1:
             os.kill(os.getpid(), signal.SIGKILL)
     if end == "fail":

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import json
 import os
 import secrets
@@ -129,6 +130,43 @@ class Proxy:
 
     def serve(self, client: socket.socket) -> None:
         raise NotImplementedError
+
+
+@contextlib.contextmanager
+def metadata_service(credentials: dict, refusals: int):
+    """The metadata service of a machine with a role; it answers the first requests with an error. Yields its URL."""
+    role = "/latest/meta-data/iam/security-credentials/"
+    document = {
+        "Code": "Success",
+        "AccessKeyId": credentials["aws_access_key_id"],
+        "SecretAccessKey": credentials["aws_secret_access_key"],
+        "Token": "",
+        "Expiration": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600 * 6)),
+    }
+    answers = {"/latest/api/token": "token", role: "role", f"{role}role": json.dumps(document)}
+    left = refusals
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            nonlocal left
+            left -= 1
+            self.send_response(503 if left >= 0 else 200)
+            self.end_headers()
+            self.wfile.write(answers[self.path].encode())
+
+        do_PUT = do_GET
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 class Cluster:

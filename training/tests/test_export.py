@@ -511,6 +511,25 @@ def test_check_names_the_variable(make_job, s3_server, config, words):
         check(make_job({**given, **config}))
 
 
+def test_check_refuses_at_once_what_jobs_wait_for(make_job, s3_server, tmp_path, monkeypatch):
+    s3_server.put("checked/x", b"")
+    connect, waits = s3.connect, []
+
+    def noted(*arguments, wait=True, **more):
+        waits.append(wait)
+        return connect(*arguments, wait=wait, **more)
+
+    monkeypatch.setattr(s3, "connect", noted)
+    check(make_job({"source": f"s3://{s3_server.bucket}/checked", "export": f"s3://{s3_server.bucket}/models"}, {"command": ["x"]}))
+    assert waits == [False, False]
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    (tmp_path / "credentials" / "s3.json").write_text("{}")
+    with pytest.raises(JobError, match="no S3 credentials: set deeptrain_s3_access_key_id"):
+        check(make_job({"source": f"s3://{s3_server.bucket}/checked", "export": f"s3://{s3_server.bucket}/models"}))
+
+
 def test_check_refuses_the_name_of_another_training(make_job, small_model, tmp_path, s3_server):
     prefix = f"check-{secrets.token_hex(4)}"
     s3_server.put(f"{prefix}/x", b"abc")

@@ -388,6 +388,23 @@ def test_s3_is_waited_for_where_hdfs_has_nothing(lost, make_chief, monkeypatch):
     assert not failures and chief.last() == "ckpt-200"
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_a_role_that_is_late_ends_no_training(lost, make_chief, monkeypatch, own):
+    """It resumes from HDFS alone, or waits where HDFS has nothing."""
+    chief, connect, failures = lost if own else make_chief(), s3.connect, ["no role"] * 3
+    monkeypatch.setattr("deeptrain.train.RETRY_SECONDS", 0)
+
+    def late(*arguments, **more):
+        if failures:
+            raise JobError(failures.pop())
+        return connect(*arguments, **more)
+
+    monkeypatch.setattr(s3, "connect", late)
+    with pytest.raises(JobError, match="status 3"):
+        chief.train("100", "3")
+    assert chief.last() == "ckpt-200" and len(failures) == (2 if own else 0)
+
+
 def test_hdfs_of_another_configuration_is_refused(lost, make_chief):
     # The chief was replaced, so no job of this run is known there.
     chief = make_chief()

@@ -49,11 +49,11 @@ def digest(chunks: Iterable[bytes]) -> tuple[int, str]:
 class Archive:
     """The prefix of one run. Names are relative to it."""
 
-    def __init__(self, url: str, settings: dict, credentials: dict, stop: threading.Event | None = None):
+    def __init__(self, url: str, settings: dict, credentials: dict, stop: threading.Event | None = None, wait: bool = True):
         self.url = url.rstrip("/")
         self.settings = settings
         self.bucket, self.prefix = s3.split_url(self.url, "deeptrain_export_url")
-        self.client = s3.connect(settings, credentials, stop=stop)
+        self.client = s3.connect(settings, credentials, stop=stop, wait=wait)
 
     def explained(self):
         return s3.explained(self.url, "deeptrain_export_url", self.settings)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import sys
 import uuid
@@ -26,9 +27,11 @@ class Resume:
         self.before = read_identity(job.directory)
         configuration = {"command": job.config["command"], "data_manifest_sha256": job.config.get("data_manifest_sha256")}
         self.identity = Identity(configuration, self.before.training_id)
-        self.archive = None
-        if job.settings.get("export_url"):
-            self.archive = Archive(job.settings["export_url"], job.settings["s3"], job.credentials("s3"), job.stop)
+
+    @functools.cached_property
+    def archive(self) -> Archive:
+        settings = self.job.settings
+        return Archive(settings["export_url"], settings["s3"], self.job.credentials("s3"), self.job.stop)
 
     def run(self) -> bool:
         """Refuses, or restores; returns whether the complete export was restored, so that there is nothing to train."""
@@ -73,9 +76,9 @@ class Resume:
         temporary.replace(self.job.directory / FILE)
 
     def _from_archive(self, found: checkpoint.Found | None) -> bool:
-        archive = self.archive
-        if archive is None:
+        if not self.job.settings.get("export_url"):
             return False
+        archive = self.archive
         if not self.job.settings.get("replace"):
             archive.refuse_foreign(self.identity)
         exported, copied = archive.manifest(), archive.copied()

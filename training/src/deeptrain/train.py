@@ -11,6 +11,7 @@ last checkpoint to S3, and the mark of success.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -80,10 +81,12 @@ class CheckpointCopier:
         self.replace = bool(job.settings.get("replace"))
         self.model = model
         self.directory = Hdfs(f"{model.url}/{checkpoint.DIRECTORY}")
-        if self.url:
-            self.archive = Archive(self.url.removesuffix(f"/{checkpoint.DIRECTORY}"), job.settings["s3"], job.credentials("s3"), job.stop)
         self._copied: dict[str, tuple[int, int]] = {}
         self._ended = threading.Event()
+
+    @functools.cached_property
+    def archive(self) -> Archive:
+        return Archive(self.url.removesuffix(f"/{checkpoint.DIRECTORY}"), self.job.settings["s3"], self.job.credentials("s3"), self.job.stop)
 
     def start(self) -> None:
         if self.url and self.seconds > 0:

@@ -363,6 +363,33 @@ def test_events_are_exported(make_job, small_model, s3_server, hdfs):
     assert not any(item["path"].endswith(".part") for item in document["files"])
 
 
+def test_events_that_are_lost_keep_no_model_from_s3(make_job, small_model, s3_server, hdfs, cluster):
+    prefix = f"models-{secrets.token_hex(4)}/run"
+    for name in ("kept", "lost"):
+        hdfs.write_bytes(f"events/{name}", os.urandom(10_000 + secrets.randbelow(50_000)))
+    cluster.lose_blocks(hdfs, "events/lost")
+    config = {"run": "run", "source": str(small_model), "target": f"s3://{s3_server.bucket}/{prefix}"}
+    export(make_job(config, {"events_url": f"{hdfs.url}/events", "namenode_url": cluster.http_url}))
+    assert {name for name in verified(s3_server, prefix) if name.startswith("events/")} == {"events/kept"}
+    hdfs.delete(recursive=True)
+
+
+def test_a_checkpoint_whose_blocks_are_lost_is_not_taken_for_exported(make_job, tmp_path, s3_server, hdfs, cluster, checkpoints):
+    prefix = f"models-{secrets.token_hex(4)}/run"
+    name = "ckpt-7.data-00000-of-00001"
+    Hdfs(checkpoints).write_bytes(name, os.urandom(10_000 + secrets.randbelow(50_000)))
+    Hdfs(checkpoints).write_bytes("ckpt-6.data-00000-of-00001", b"old")
+    cluster.lose_blocks(Hdfs(checkpoints), name)
+    job = partial(make_job, tmp_path, s3_server, prefix, checkpoints)
+    job.settings["namenode_url"] = cluster.http_url
+    with pytest.raises(JobError, match=rf"ckpt-6 is in s3:.*lost blocks of {name}.*start the DataNodes") as raised:
+        export(job)
+    # Without a summary the deadline destroys nothing, and a restart of the unit tries again.
+    assert raised.value.summary == {} and not isinstance(raised.value, BadInput)
+    assert names(s3_server, prefix) == {"manifest.json", "checkpoint/checkpoint", "checkpoint/ckpt-6.index", "checkpoint/ckpt-6.data-00000-of-00001"}
+    hdfs.delete(recursive=True)
+
+
 @pytest.fixture
 def checkpoints(hdfs):
     """The checkpoints of a training that was ended in its middle."""

@@ -18,6 +18,7 @@ from deeptrain.archive import Archive
 from deeptrain.export import export
 from deeptrain.hdfs import Hdfs
 from deeptrain.job import BadInput, Job, JobError
+from deeptrain.namenode import Intact
 from deeptrain.resume import Resume
 from deeptrain.train import CheckpointCopier, train
 
@@ -58,6 +59,7 @@ class Chief:
     model: Hdfs
     s3_server: object
     prefix: str
+    namenode_url: str = ""
 
     @property
     def target(self) -> str:
@@ -84,6 +86,7 @@ class Chief:
             "export_dir": str(self.directory / "train" / "export"),
             "export_url": self.target,
             "checkpoint_url": f"{self.target}/checkpoints",
+            "namenode_url": self.namenode_url,
             "replace": replace,
         }
         return self._job("train", config, settings)
@@ -128,7 +131,7 @@ def make_chief(tmp_path, cluster, s3_server, monkeypatch):
     def make() -> Chief:
         name = secrets.token_hex(4)
         (tmp_path / name).mkdir()
-        return Chief(tmp_path / name, tmp_path / "program.py", Hdfs(cluster.url(f"/test-{name}/runs/mine")), s3_server, prefix)
+        return Chief(tmp_path / name, tmp_path / "program.py", Hdfs(cluster.url(f"/test-{name}/runs/mine")), s3_server, prefix, cluster.http_url)
 
     return make
 
@@ -386,6 +389,69 @@ def test_s3_is_waited_for_where_hdfs_has_nothing(lost, make_chief, monkeypatch):
     with pytest.raises(JobError, match="status 3"):
         chief.train("100", "3")
     assert not failures and chief.last() == "ckpt-200"
+
+
+def lose(chief, cluster, name: str) -> None:
+    """Loses the blocks of a file of the run in HDFS."""
+    # Its length is its own.
+    chief.model.write_bytes(name, chief.model.read_bytes(name) + b" " * (10_000 + secrets.randbelow(50_000)))
+    cluster.lose_blocks(chief.model, name)
+
+
+@pytest.fixture
+def given_up(monkeypatch):
+    """Nobody waits for lost blocks."""
+    monkeypatch.setattr("deeptrain.train.BLOCKS_SECONDS", 0, raising=False)
+    monkeypatch.setattr("deeptrain.train.WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("deeptrain.train.RETRY_SECONDS", 0)
+
+
+@pytest.mark.parametrize("name", ["checkpoints/ckpt-100.data-00000-of-00001", "checkpoints/checkpoint", "run.json"])
+def test_a_training_resumes_from_s3_where_hdfs_has_lost_blocks(lost, cluster, given_up, name):
+    before = lost.stored()
+    lose(lost, cluster, name)
+    with pytest.raises(JobError, match="status 3"):
+        lost.train("100", "3")
+    assert lost.last() == "ckpt-200"
+    # What was lost has been replaced.
+    for path in ("checkpoints/ckpt-100.index", "checkpoints/ckpt-100.data-00000-of-00001"):
+        assert lost.model.read_bytes(path) == before[path]
+    assert json.loads(lost.model.read_bytes("run.json")) == json.loads(before["checkpoints/run.json"])
+
+
+def test_a_training_resumes_from_an_older_checkpoint_where_hdfs_has_lost_blocks(lost, cluster, given_up):
+    with pytest.raises(JobError, match="status 3"):
+        lost.train("100", "3")
+    Archive(lost.target, lost.s3_server.settings, lost.s3_server.credentials).delete_checkpoints()
+    lose(lost, cluster, "checkpoints/ckpt-200.data-00000-of-00001")
+    with pytest.raises(JobError, match="status 3"):
+        lost.train("50", "3")
+    assert lost.last() == "ckpt-150"
+    lost.model.delete("checkpoints", recursive=True)
+
+
+def test_the_only_checkpoint_is_not_given_up(lost, cluster, given_up):
+    Archive(lost.target, lost.s3_server.settings, lost.s3_server.credentials).delete_checkpoints()
+    lose(lost, cluster, "checkpoints/ckpt-100.data-00000-of-00001")
+    files = set(lost.model.files())
+    job = lost.training("100", "3")
+    job.settings["no_progress_seconds"] = 1
+    with pytest.raises(JobError, match=r"no progress for 4 s: HDFS has lost blocks.*ckpt-100\.data-00000-of-00001.*start the DataNodes"):
+        train(job)
+    assert set(lost.model.files()) == files
+    lost.model.delete("checkpoints", recursive=True)
+
+
+def test_blocks_of_a_datanode_that_restarts_are_waited_for(lost, monkeypatch):
+    monkeypatch.setattr("deeptrain.train.WAIT_SECONDS", 0)
+    with pytest.raises(JobError, match="status 3"):
+        lost.train("100", "3")
+    left, restored = [{"checkpoints/ckpt-200.index"}] * 3, []
+    monkeypatch.setattr(Intact, "damaged", lambda self: left.pop() if left else set())
+    monkeypatch.setattr(Resume, "_restore_checkpoint", lambda *arguments: restored.append(arguments))
+    with pytest.raises(JobError, match="status 3"):
+        lost.train("100", "3")
+    assert not left and not restored and lost.last() == "ckpt-300"
 
 
 @pytest.mark.parametrize("own", [True, False])

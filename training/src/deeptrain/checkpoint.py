@@ -80,7 +80,22 @@ def find(directory: Directory) -> Found | None:
     """The last checkpoint by the index; None when there is none, or a file of it is missing."""
     index = directory.read_bytes(INDEX)
     name = last_checkpoint(index.decode(errors="replace")) if index else None
-    if not name:
-        return None
-    files = {path: status for path, status in directory.files().items() if path.startswith(name + ".") and not path.endswith(PART)}
-    return Found(name, index, files) if _complete({path.removeprefix(name) for path in files}) else None
+    return _found(name, index, directory.files()) if name else None
+
+
+def find_highest(directory: Directory) -> Found | None:
+    """The complete checkpoint of the highest step, whatever the index says, with an index that names it alone; None when there is none.
+
+    For a directory whose last checkpoint is lost.
+    """
+    files = directory.files()
+    names = {path.removesuffix(".index") for path in files if path.endswith(".index")}
+    for name in sorted((name for name in names if step_of(name) is not None), key=step_of, reverse=True):
+        if found := _found(name, f'model_checkpoint_path: "{name}"\nall_model_checkpoint_paths: "{name}"\n'.encode(), files):
+            return found
+    return None
+
+
+def _found(name: str, index: bytes, files: dict[str, object]) -> Found | None:
+    own = {path: status for path, status in files.items() if path.startswith(name + ".") and not path.endswith(PART)}
+    return Found(name, index, own) if _complete({path.removeprefix(name) for path in own}) else None

@@ -17,9 +17,10 @@ from pathlib import Path
 
 from deeptrain import checkpoint, manifest
 from deeptrain.archive import EVENTS, FINAL, INCOMING, MANIFEST, Archive, Damaged, digest, encode, owns
-from deeptrain.hdfs import CHUNK_BYTES, Hdfs
+from deeptrain.hdfs import CHUNK_BYTES
 from deeptrain.identity import read_identity
 from deeptrain.job import BadInput, Job, JobError, Outcome
+from deeptrain.namenode import Intact
 
 PARALLEL = 4
 
@@ -135,7 +136,8 @@ class Export:
         """TensorBoard's events, which otherwise end with the cluster."""
         found = {}
         if self.job.settings.get("events_url"):
-            directory = Hdfs(self.job.settings["events_url"])
+            directory = Intact(self.job.settings["events_url"], self.job.settings.get("namenode_url"))
+            # Those whose blocks are lost keep no model from S3.
             for name in directory.files():
                 if not name.endswith(checkpoint.PART):
                     found[f"{EVENTS}/{name}"] = scratch / name
@@ -189,16 +191,16 @@ class Export:
                 "python": platform.python_version(),
                 **metrics.get("versions", {}),
             },
-            "data": self._data(settings.get("data_manifest")),
+            "data": self._data(),
         }
 
-    @staticmethod
-    def _data(url: str | None) -> dict | None:
-        """What the model was trained on, by the data's manifest."""
+    def _data(self) -> dict | None:
+        """What the model was trained on, by the data's manifest; None without one."""
+        url = self.job.settings.get("data_manifest")
         if not url:
             return None
         directory, name = url.rsplit("/", 1)
-        content = Hdfs(directory).read_bytes(name)
+        content = Intact(directory, self.job.settings.get("namenode_url")).read_bytes(name)
         if content is None:
             return None
         source, entries = manifest.decode(content)
@@ -211,10 +213,17 @@ class Export:
 
 
 def export_checkpoint(job: Job) -> None:
-    """Exports the last checkpoint of a training that has left no model; raises BadInput, since the job is not done by that."""
+    """Exports the last checkpoint of a training that has left no model; raises BadInput, since the job is not done by that.
+
+    Where HDFS has lost blocks, the JobError has no summary: what could not be exported may come back with its DataNode.
+    """
     url = job.settings["checkpoints_url"]
-    directory = Hdfs(url)
-    found = checkpoint.find(directory)
+    directory = Intact(url, job.settings.get("namenode_url"))
+    found, lost = checkpoint.find(directory), directory.damaged()
+    if found is None and lost:
+        found = checkpoint.find_highest(directory)
+    if found is None and lost:
+        raise JobError(f"HDFS has lost blocks of {', '.join(sorted(lost))} in {url}, so there is nothing to export: start the DataNodes that have them")
     if found is None:
         raise BadInput(f"{url} has no checkpoint, so there is nothing to export: run train.yml")
     with job.scratch("checkpoint") as scratch:
@@ -232,6 +241,10 @@ def export_checkpoint(job: Job) -> None:
         if checkpoint.newer(exported, found) and not job.settings.get("replace"):
             raise BadInput(f"{exporter.url} holds {exported.name}, which is newer than {found.name}: run train.yml, which resumes from it")
         outcome = exporter.run()
+    if lost:
+        raise JobError(
+            f"{found.name} is in {job.config['target']}, and HDFS has lost blocks of {', '.join(sorted(lost))} in {url}: start the DataNodes that have them"
+        )
     said = f"The training is not done, and its last checkpoint {found.name} is in {job.config['target']}: run train.yml, which resumes from it"
     raise BadInput(said, outcome.summary)
 

@@ -16,14 +16,17 @@ from deeptrain.archive import EVENTS, FINAL, Archive, Damaged, Foreign, owns
 from deeptrain.hdfs import Hdfs, Unavailable
 from deeptrain.identity import FILE, Identity, read_identity
 from deeptrain.job import BadInput, Job, JobError
+from deeptrain.namenode import Intact
 
 
 class Resume:
     """Makes HDFS hold the newest checkpoint of a training, and refuses what belongs to another."""
 
-    def __init__(self, job: Job, model: Hdfs):
-        self.job, self.model = job, model
-        self.directory = Hdfs(f"{model.url}/{checkpoint.DIRECTORY}")
+    def __init__(self, job: Job):
+        self.job = job
+        url, namenode_url = job.config["model_url"], job.settings.get("namenode_url")
+        self.model = Intact(url, namenode_url)
+        self.directory = Intact(f"{self.model.url}/{checkpoint.DIRECTORY}", namenode_url)
         self.before = read_identity(job.directory)
         configuration = {"command": job.config["command"], "data_manifest_sha256": job.config.get("data_manifest_sha256")}
         self.identity = Identity(configuration, self.before.training_id)
@@ -35,8 +38,13 @@ class Resume:
 
     def run(self) -> bool:
         """Refuses, or restores; returns whether the complete export was restored, so that there is nothing to train."""
-        found = checkpoint.find(self.directory)
-        stored = Identity.decode(self.model.read_bytes(FILE))
+        found, lost = checkpoint.find(self.directory), set()
+        if found is None:
+            lost = self.directory.damaged()
+        if lost:
+            found = checkpoint.find_highest(self.directory)
+        # Where its record in HDFS is lost, that of this node counts.
+        stored = self.before if FILE in self.model.damaged() else Identity.decode(self.model.read_bytes(FILE))
         own = stored.configuration is not None and self.identity.continues(stored)
         if found and stored.configuration is not None and not own:
             raise BadInput(
@@ -51,17 +59,32 @@ class Resume:
         except (Foreign, Unavailable):
             raise
         except JobError as error:
-            if not (found and own):
+            # S3 may have a newer one than what is left of those in HDFS.
+            if lost or not (found and own):
                 if isinstance(error, BadInput):
                     raise
                 # Waited for, as HDFS is.
                 raise Unavailable(str(error)) from error
             print(f"Resumes from HDFS alone: {error}", file=sys.stderr, flush=True)
+        if lost and not done:
+            self._replace_lost(found, lost)
         if not done and self.before.configuration is not None and not self.identity.same(self.before):
             # What it holds is of another configuration.
             shutil.rmtree(self.job.settings["export_dir"], ignore_errors=True)
         self._write_identity()
         return done
+
+    def _replace_lost(self, older: checkpoint.Found | None, lost: set[str]) -> None:
+        """Makes the index in HDFS name an older checkpoint, where S3 has none that is newer."""
+        if checkpoint.find(self.directory) is not None:
+            return
+        if older is None:
+            raise Unavailable(
+                f"HDFS has lost blocks of the checkpoint in {self.directory.url} ({', '.join(sorted(lost))}), and there is no other one: start the"
+                f" DataNodes that have them; to train from the beginning, remove {self.directory.url} from HDFS"
+            )
+        print(f"Resumes from {older.name}: HDFS has lost blocks of {', '.join(sorted(lost))}", file=sys.stderr, flush=True)
+        self.directory.write_bytes(checkpoint.INDEX, older.index)
 
     def _adopt(self, other: Identity) -> None:
         self.identity = Identity(self.identity.configuration, self.identity.training_id or other.training_id)

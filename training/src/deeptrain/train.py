@@ -29,6 +29,7 @@ from deeptrain.export import exported_files, read_metrics
 from deeptrain.hdfs import Hdfs, Unavailable
 from deeptrain.identity import FILE, Identity
 from deeptrain.job import EXIT_BAD_INPUT, BadInput, Job, JobError, Outcome, Stopped
+from deeptrain.namenode import Intact
 from deeptrain.process import Command, work_directory
 from deeptrain.resume import Resume
 
@@ -47,11 +48,13 @@ WAIT_SECONDS = 5
 WAIT_FACTOR = 4
 # Without some of its workers a training works too, so they are not waited for so long.
 WORKER_SECONDS = 120
+# A DataNode that restarts is back by then, with its blocks.
+BLOCKS_SECONDS = 600
 
 
 def task_environment(config: dict) -> dict[str, str]:
     """The whole environment of a training command, by ``run``, ``tf_config``, ``data_url``, ``model_url``, ``cache_dir``,
-    and, of the chief alone, ``export_dir`` and ``progress_file``."""
+    and, of the chief alone, ``export_dir``, ``progress_file`` and ``namenode_url``."""
     environment = {name: value for name, value in os.environ.items() if name != "CREDENTIALS_DIRECTORY"}
     environment["HOME"] = str(work_directory(config["cache_dir"]))
     environment.update({str(name): str(value) for name, value in config.get("environment", {}).items()})
@@ -62,7 +65,7 @@ def task_environment(config: dict) -> dict[str, str]:
         DEEPTRAIN_MODEL_URL=config["model_url"],
         DEEPTRAIN_CACHE_DIR=config["cache_dir"],
     )
-    for name in ("export_dir", "progress_file"):
+    for name in ("export_dir", "progress_file", "namenode_url"):
         if config.get(name):
             environment[f"DEEPTRAIN_{name.upper()}"] = str(config[name])
     return environment
@@ -211,6 +214,8 @@ class Wait:
         self.seconds = seconds
         self.tf_config = job.settings["tf_config"]
         self.moved = time.monotonic()
+        # Files whose blocks were waited for in vain.
+        self._lost: set[str] = set()
 
     def progressed(self) -> None:
         self.moved = time.monotonic()
@@ -234,6 +239,21 @@ class Wait:
 
     def for_hdfs(self) -> None:
         self.until("wait for HDFS", self.missing_hdfs)
+
+    def for_blocks(self) -> None:
+        """Waits for lost blocks of the checkpoints, once: the training resumes from others when they do not come back."""
+        model, began, lost = Intact(self.job.config["model_url"], self.job.settings.get("namenode_url")), time.monotonic(), set()
+
+        def missing() -> str:
+            nonlocal lost
+            names = (name for name in model.damaged() if not name.endswith(checkpoint.PART))
+            lost = {name for name in names if name == FILE or name.startswith(f"{checkpoint.DIRECTORY}/")}
+            if lost <= self._lost or time.monotonic() - began >= BLOCKS_SECONDS:
+                return ""
+            return f"No live DataNode has all blocks of {', '.join(sorted(lost))} in {model.url}: start the DataNodes (hdfs.yml)"
+
+        self.until("wait for blocks", missing)
+        self._lost |= lost
 
     def for_servers(self) -> None:
         began = time.monotonic()
@@ -377,7 +397,8 @@ def attempt(job: Job, wait: Wait) -> Outcome:
     settings = job.settings
     model = Hdfs(job.config["model_url"])
     export_dir = Path(settings["export_dir"])
-    restored = Resume(job, model).run()
+    wait.for_blocks()
+    restored = Resume(job).run()
     export_dir.mkdir(parents=True, exist_ok=True)
     model.delete(SUCCESS)
     if not restored:

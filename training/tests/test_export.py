@@ -382,11 +382,13 @@ def test_a_checkpoint_whose_blocks_are_lost_is_not_taken_for_exported(make_job, 
     cluster.lose_blocks(Hdfs(checkpoints), name)
     job = partial(make_job, tmp_path, s3_server, prefix, checkpoints)
     job.settings["namenode_url"] = cluster.http_url
-    with pytest.raises(JobError, match=rf"ckpt-6 is in s3:.*lost blocks of {name}.*start the DataNodes") as raised:
+    with pytest.raises(JobError, match=rf"ckpt-6 is in s3:.*lost blocks of checkpoints/{name}.*start the DataNodes") as raised:
         export(job)
     # Without a summary the deadline destroys nothing, and a restart of the unit tries again.
     assert raised.value.summary == {} and not isinstance(raised.value, BadInput)
-    assert names(s3_server, prefix) == {"manifest.json", "checkpoint/checkpoint", "checkpoint/ckpt-6.index", "checkpoint/ckpt-6.data-00000-of-00001"}
+    assert names(s3_server, prefix) == {
+        "manifest.json", "checkpoint/checkpoint", "checkpoint/ckpt-6.index", "checkpoint/ckpt-6.data-00000-of-00001", "saved/checkpoints/ckpt-7.index",
+    }  # fmt: skip
     hdfs.delete(recursive=True)
 
 
@@ -466,6 +468,32 @@ def test_a_training_that_succeeds_during_the_export_of_its_checkpoint(make_job, 
     monkeypatch.setattr(job.progress, "report", succeed)
     assert export(job).summary["complete"] is True
     assert names(s3_server, prefix) == {"manifest.json", "metrics.json", "saved_model/saved_model.pb", "saved_model/variables/variables.data"}
+
+
+@pytest.mark.parametrize("with_checkpoint", [True, False])
+def test_what_else_a_training_that_is_not_done_has_saved(make_job, tmp_path, s3_server, hdfs, checkpoints, with_checkpoint):
+    prefix = f"models-{secrets.token_hex(4)}/run"
+    if not with_checkpoint:
+        Hdfs(checkpoints).delete(recursive=True)
+    for name in ("weights.h5", "weights.h5.part", "checkpoints/ckpt_best.index", "run.json", "_SUCCESS", "events/e"):
+        hdfs.write_bytes(name, name.encode())
+    with pytest.raises(BadInput, match=r"not done.*run train\.yml") as raised:
+        export(partial(make_job, tmp_path, s3_server, prefix, checkpoints))
+    assert raised.value.summary["manifest_uri"]
+    exported = {"checkpoint/checkpoint", "checkpoint/ckpt-7.index", "checkpoint/ckpt-7.data-00000-of-00001"} if with_checkpoint else set()
+    assert set(verified(s3_server, prefix)) == {"saved/weights.h5", "saved/checkpoints/ckpt_best.index"} | exported
+
+
+def test_other_files_whose_blocks_are_lost_are_not_taken_for_exported(make_job, tmp_path, s3_server, hdfs, cluster, checkpoints):
+    hdfs.write_bytes("weights.h5", os.urandom(10_000 + secrets.randbelow(50_000)))
+    cluster.lose_blocks(hdfs, "weights.h5")
+    prefix = f"models-{secrets.token_hex(4)}/run"
+    job = partial(make_job, tmp_path, s3_server, prefix, checkpoints)
+    job.settings["namenode_url"] = cluster.http_url
+    with pytest.raises(JobError, match=r"ckpt-7.*lost blocks of weights\.h5") as raised:
+        export(job)
+    assert raised.value.summary == {} and "checkpoint/ckpt-7.index" in names(s3_server, prefix)
+    hdfs.delete(recursive=True)
 
 
 def test_neither_model_nor_checkpoint(make_job, tmp_path, s3_server, hdfs):

@@ -337,6 +337,7 @@ def test_the_newest_counts_of_hdfs_the_copies_and_the_export(lost, make_chief):
     # The deadline has exported a later checkpoint than that which was copied.
     with pytest.raises(JobError, match="status 3"):
         lost.train("100", "3")
+    lost.model.write_bytes("weights.h5", b"weights")
     with pytest.raises(BadInput, match="not done.*ckpt-200"):
         lost.export(partial=True)
     chief = make_chief()
@@ -344,6 +345,7 @@ def test_the_newest_counts_of_hdfs_the_copies_and_the_export(lost, make_chief):
         chief.train("100", "3")
     assert chief.last() == "ckpt-300"
     assert "events.200" in Hdfs(f"{chief.model.url}/events").files()
+    assert chief.model.read_bytes("weights.h5") == b"weights"
     # HDFS has a newer one than S3 now.
     with pytest.raises(JobError, match="status 3"):
         chief.train("100", "3")

@@ -20,7 +20,9 @@ from deeptrain.job import BadInput, JobError
 MANIFEST = "manifest.json"
 # The export's own checkpoint, the final one of a complete export.
 FINAL = "checkpoint"
-EVENTS = "events"
+EVENTS = checkpoint.EVENTS
+# What else a training that is not done has saved, by its path in the run's directory of HDFS.
+SAVED = "saved"
 # Files that replace others of the export, until all of them are uploaded.
 INCOMING = ".incoming"
 

@@ -12,7 +12,7 @@ import uuid
 from pathlib import Path
 
 from deeptrain import checkpoint
-from deeptrain.archive import EVENTS, FINAL, Archive, Damaged, Foreign, owns
+from deeptrain.archive import EVENTS, FINAL, SAVED, Archive, Damaged, Foreign, owns
 from deeptrain.hdfs import Hdfs, Unavailable
 from deeptrain.identity import FILE, Identity, read_identity
 from deeptrain.job import BadInput, Job, JobError
@@ -122,7 +122,8 @@ class Resume:
             return False
         if exported.get("complete", True):
             return self._restore_export(exported)
-        self._restore_events(exported)
+        self._restore_files(exported, EVENTS, Hdfs(f"{self.model.url}/{EVENTS}"))
+        self._restore_files(exported, SAVED, self.model)
         return False
 
     def _is_whole(self) -> bool:
@@ -160,15 +161,14 @@ class Resume:
         self.model.write_bytes(FILE, identity.encode())
         self.directory.write_bytes(checkpoint.INDEX, found.index)
 
-    def _restore_events(self, exported: dict) -> None:
-        directory = Hdfs(f"{self.model.url}/{EVENTS}")
-        existing = directory.files()
-        objects = self.archive.files(EVENTS)
+    def _restore_files(self, exported: dict, name: str, directory: Hdfs) -> None:
+        """Restores the files below a directory of the export that are missing in HDFS."""
+        existing, objects = directory.files(), self.archive.files(name)
         with self.job.scratch("restore") as scratch:
             for item in exported["files"]:
-                path = item["path"].removeprefix(f"{EVENTS}/")
+                path = item["path"].removeprefix(f"{name}/")
                 if path != item["path"] and path in objects and path not in existing:
-                    self._copy(objects[path], scratch / "event", directory, path)
+                    self._copy(objects[path], scratch / "file", directory, path)
 
     def _copy(self, item, local: Path, directory: Hdfs, path: str, expected: str | None = None) -> None:
         sha256 = self.archive.download(item, local)

@@ -75,7 +75,7 @@ class Chief:
     def training(self, *arguments: str, data: str = "d", replace: bool = False) -> Job:
         config = {
             "command": [sys.executable, str(self.program), *arguments],
-            "data_url": "hdfs://nowhere/data",
+            "data_url": self.model.url.replace("/runs/mine", f"/data-{data}"),
             "data_manifest_sha256": data,
             "model_url": self.model.url,
         }
@@ -131,6 +131,8 @@ def make_chief(tmp_path, cluster, s3_server, monkeypatch):
     def make() -> Chief:
         name = secrets.token_hex(4)
         (tmp_path / name).mkdir()
+        for data in "de":
+            Hdfs(cluster.url(f"/test-{name}/data-{data}")).write_bytes("_manifest.sha256", data.encode())
         return Chief(tmp_path / name, tmp_path / "program.py", Hdfs(cluster.url(f"/test-{name}/runs/mine")), s3_server, prefix, cluster.http_url)
 
     return make

@@ -247,6 +247,35 @@ def test_hdfs_is_waited_for(make_job, cluster, tmp_path):
     assert "HDFS at" in records(job, "wait for HDFS")[0]["extra"]["missing"]
 
 
+def test_other_data_than_the_configured_is_refused(make_job, hdfs, tmp_path):
+    job = make_job(COUNT + GOOD)
+    job.config.update(data_url=f"{hdfs.url}/data", data_manifest_sha256="abc")
+    hdfs.write_bytes("data/_manifest.sha256", b"def")
+    with pytest.raises(BadInput, match=r"hdfs://.*/data holds other data.*was abc, is now def.*data\.yml"):
+        train(job)
+    assert starts(tmp_path) == 0
+    hdfs.write_bytes("data/_manifest.sha256", b"abc")
+    train(job)
+    assert starts(tmp_path) == 1
+
+
+def test_data_that_is_being_staged_is_waited_for(make_job, hdfs, tmp_path):
+    job = make_job(COUNT + GOOD)
+    job.config.update(data_url=f"{hdfs.url}/data", data_manifest_sha256="abc")
+
+    def stage():
+        wait_until(lambda: len(records(job, "wait for data")) >= 1, 90, "it waits")
+        assert starts(tmp_path) == 0
+        hdfs.write_bytes("data/_manifest.sha256", b"abc")
+
+    staging = threading.Thread(target=stage)
+    staging.start()
+    train(job)
+    staging.join()
+    assert starts(tmp_path) == 1
+    assert "has no _manifest.sha256" in records(job, "wait for data")[0]["extra"]["missing"]
+
+
 def test_a_mark_of_success_that_cannot_be_written_is_repeated_alone(make_job, tmp_path, hdfs, monkeypatch):
     write, failures = Hdfs.write_bytes, 3
 

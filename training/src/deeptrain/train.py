@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from deeptrain import caches, checkpoint, servers
+from deeptrain import caches, checkpoint, manifest, servers
 from deeptrain.activity import Activity
 from deeptrain.archive import Archive
 from deeptrain.export import exported_files, read_metrics
@@ -255,6 +255,23 @@ class Wait:
         self.until("wait for blocks", missing)
         self._lost |= lost
 
+    def for_data(self) -> None:
+        """Waits while the data is staged; raises BadInput where HDFS has other data than the run was configured with."""
+        if self.job.config.get("data_manifest_sha256"):
+            self.until("wait for data", self.missing_data)
+
+    def missing_data(self) -> str:
+        url, configured = self.job.config["data_url"], self.job.config["data_manifest_sha256"]
+        content = Intact(url, self.job.settings.get("namenode_url")).read_bytes(manifest.DIGEST)
+        if content is None:
+            return f"{url} has no {manifest.DIGEST}, so the data is not complete: run data.yml, unless it runs"
+        if (found := content.decode(errors="replace").strip()) != configured:
+            raise BadInput(
+                f"{url} holds other data than this run was configured with (the sha256 of its manifest was {configured}, is now {found}):"
+                " stage the old data again with data.yml, or use another deeptrain_run or deeptrain_data_dir"
+            )
+        return ""
+
     def for_servers(self) -> None:
         began = time.monotonic()
         self.until("wait for servers", lambda: self.missing_servers(all_workers=time.monotonic() - began < WORKER_SECONDS))
@@ -404,6 +421,7 @@ def attempt(job: Job, wait: Wait) -> Outcome:
     if not restored:
         environment = task_environment({**settings, **job.config, "progress_file": job.progress_file})
         copier = CheckpointCopier(job, model)
+        wait.for_data()
         wait.for_servers()
         copier.start()
         try:

@@ -427,6 +427,88 @@ def test_a_run_that_trains_is_marked(make_job, hdfs, tmp_path, monkeypatch):
     assert hdfs.status("_RUNNING") is None and hdfs.status("_SUCCESS") is not None
 
 
+@pytest.fixture
+def other_chief(make_job, tmp_path, monkeypatch):
+    """The mark of another chief of the same run."""
+    monkeypatch.setattr(training, "RUNNING_SECONDS", 0.2)
+    make_job("")
+    (tmp_path / "other").mkdir()
+    shutil.copy(tmp_path / "config.json", tmp_path / "other")
+    return training.Mark(Job(tmp_path / "other"))
+
+
+def chiefs(hdfs) -> set[str]:
+    return set(Hdfs(f"{hdfs.url}/_CHIEFS").files())
+
+
+def test_a_chief_waits_while_another_one_trains_the_run(make_job, hdfs, tmp_path, other_chief, monkeypatch):
+    monkeypatch.setattr(training, "STALE_SECONDS", 60)
+    job = make_job(COUNT + GOOD)
+    worker = threading.Thread(target=train, args=(job,))
+    with other_chief:
+        assert other_chief.claim() == ""
+        worker.start()
+        wait_until(lambda: len(records(job, "wait for another chief")) >= 2, 90, "it waits")
+        assert starts(tmp_path) == 0 and chiefs(hdfs) == {other_chief.name}
+        assert other_chief.name in records(job, "wait for another chief")[0]["extra"]["missing"]
+    worker.join()
+    assert starts(tmp_path) == 1 and chiefs(hdfs) == set()
+
+
+def test_a_chief_takes_over_from_one_that_was_lost(make_job, hdfs, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "STALE_SECONDS", 0.5)
+    hdfs.write_bytes("_CHIEFS/lost-1", b"")
+    job = make_job(COUNT + GOOD)
+    train(job)
+    assert starts(tmp_path) == 1 and chiefs(hdfs) == set()
+    assert records(job, "wait for another chief")
+
+
+def test_a_chief_that_was_restarted_waits_for_no_other(make_job, hdfs, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "STALE_SECONDS", 3600)
+    job = make_job(COUNT + GOOD)
+    Hdfs(f"{hdfs.url}/_CHIEFS").write_bytes(training.Mark(job).name, b"")
+    train(job)
+    assert not records(job, "wait for another chief")
+
+
+def test_a_chief_that_comes_back_yields_to_the_one_that_took_over(make_job, hdfs, tmp_path, other_chief, monkeypatch):
+    monkeypatch.setattr(training, "STALE_SECONDS", 3600)
+    program = """
+import signal, time
+signal.signal(signal.SIGTERM, lambda *arguments: Path("saved").touch())
+if count == 0:
+    time.sleep(600)
+"""
+    job = make_job(COUNT + program + GOOD)
+    worker = threading.Thread(target=train, args=(job,))
+    worker.start()
+    wait_until(lambda: starts(tmp_path) == 1, 90, "the command runs")
+    (own,) = chiefs(hdfs)
+    with other_chief:
+        monkeypatch.setattr(training, "STALE_SECONDS", 0)
+        assert other_chief.claim() == ""
+        monkeypatch.setattr(training, "STALE_SECONDS", 3600)
+        wait_until(lambda: records(job, "wait for another chief"), 90, "it waits")
+        assert chiefs(hdfs) == {other_chief.name} != {own}
+        assert starts(tmp_path) == 1
+    worker.join()
+    assert starts(tmp_path) == 2 and not (tmp_path / "cache" / "work" / "saved").exists()
+
+
+def test_of_two_chiefs_that_begin_at_once_one_withdraws(make_job, hdfs, other_chief, monkeypatch):
+    mark, renew = training.Mark(make_job(GOOD)), training.Mark._renew
+
+    def at_once(self):
+        if self is mark:
+            assert "trains this run" not in other_chief.claim()
+        renew(self)
+
+    monkeypatch.setattr(training.Mark, "_renew", at_once)
+    assert other_chief.name in mark.claim()
+    assert chiefs(hdfs) == {other_chief.name}
+
+
 WRITES_FILES = """
 import os, subprocess, sys, time
 from pathlib import Path

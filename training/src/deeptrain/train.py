@@ -15,11 +15,14 @@ import functools
 import json
 import math
 import os
+import random
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from deeptrain import caches, checkpoint, manifest, servers
@@ -34,9 +37,9 @@ from deeptrain.process import Command, work_directory
 from deeptrain.resume import Resume
 
 SUCCESS = "_SUCCESS"
-# Kept fresh while a run trains, so that nobody takes its servers away.
-RUNNING = "_RUNNING"
-RUNNING_SECONDS = 30
+# Kept fresh while a run trains, so that nobody takes its servers away; and below CHIEFS who trains it.
+RUNNING, CHIEFS = "_RUNNING", "_CHIEFS"
+RUNNING_SECONDS, STALE_SECONDS = 30, 120
 JOIN_SECONDS = 5
 # What a command gets to save a checkpoint after SIGTERM.
 STOP_SECONDS = 240
@@ -177,10 +180,22 @@ def _lengths(files: dict) -> dict[str, int]:
 
 
 class Mark:
-    """Tells in HDFS that the run trains, by a file that is written every so often. HDFS may be away meanwhile."""
+    """Marks in HDFS that a run trains, and lets one chief at a time train it.
 
-    def __init__(self, url: str):
-        self.url = url
+    Every RUNNING_SECONDS the chief that trains renews ``_RUNNING``, and ``_CHIEFS/HOST-ID``, whose name says which chief it
+    is; the ID stays with the job's directory. Both are empty, since renewing them then needs the NameNode alone.
+
+    A chief waits while the mark of another one is renewed. It takes over what was not renewed for STALE_SECONDS in which HDFS
+    answered, by its own clock, and removes that mark. Should the other chief come back, it misses its mark, kills its
+    command without letting it save, and waits in turn.
+    """
+
+    def __init__(self, job: Job):
+        self.url = job.config["model_url"]
+        self.name = f"{socket.gethostname()}-{_chief_id(job.directory)}"
+        self._held = False
+        # Other chiefs' marks: when each was renewed by HDFS's clock, and since when that is known by this node's.
+        self._seen: dict[str, tuple[int, float]] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
 
@@ -192,14 +207,78 @@ class Mark:
         self._ended.set()
         # With STOP_SECONDS and the deletion all of it must end within the unit's TimeoutStopSec.
         self._thread.join(JOIN_SECONDS)
-        with contextlib.suppress(JobError, OSError):
-            Hdfs(self.url).delete(RUNNING)
+        if self._held:
+            with contextlib.suppress(JobError, OSError):
+                Hdfs(self.url).delete(RUNNING)
+                self._chiefs().delete(self.name)
+
+    def claim(self) -> str:
+        """Which other chief trains the run; empty when this one may from now on. Raises Unavailable."""
+        if self._held:
+            return ""
+        try:
+            others = self._others()
+        except JobError:
+            # The other chief cannot renew its mark either.
+            self._seen.clear()
+            raise
+        now, seen = time.monotonic(), self._seen
+        self._seen = {name: seen[name] if name in seen and seen[name][0] == renewed else (renewed, now) for name, renewed in others.items()}
+        if any(now - since < STALE_SECONDS for _renewed, since in self._seen.values()):
+            return self._said(others)
+        self._renew()
+        if new := self._others().keys() - others.keys():
+            # It began at the same time, and may not have seen this one.
+            self._chiefs().delete(self.name)
+            return self._said(new)
+        for name in others:
+            self._chiefs().delete(name)
+        self._held = True
+        return ""
+
+    def check(self) -> None:
+        """Raises Unavailable when another chief has taken over."""
+        if not self._held:
+            raise Unavailable(f"Another chief has taken over this run, since the mark of this one in {self.url} was not renewed")
+
+    def _said(self, names: Iterable[str]) -> str:
+        return f"The chief {', '.join(sorted(names))} trains this run, too: stop the training there; one that is lost counts for {STALE_SECONDS} s"
+
+    def _chiefs(self) -> Hdfs:
+        return Hdfs(f"{self.url}/{CHIEFS}")
+
+    def _others(self) -> dict[str, int]:
+        return {name: status.modification_time for name, status in self._chiefs().files().items() if name != self.name}
+
+    def _renew(self) -> None:
+        self._chiefs().write_stream(self.name, iter(()))
+        Hdfs(self.url).write_stream(RUNNING, iter(()))
 
     def _work(self) -> None:
-        while not self._ended.is_set():
-            with contextlib.suppress(JobError, OSError):
-                Hdfs(self.url).write_stream(RUNNING, iter(()))
-            self._ended.wait(RUNNING_SECONDS)
+        while not self._ended.wait(RUNNING_SECONDS):
+            if self._held:
+                with contextlib.suppress(JobError, OSError):
+                    self._keep()
+
+    def _keep(self) -> None:
+        """Renews the marks, or yields to another chief that has taken over."""
+        others = self._others()
+        # Where both have a mark, the same one yields on both.
+        if others and (self._chiefs().status(self.name) is None or self.name > min(others)):
+            self._held = False
+            self._chiefs().delete(self.name)
+        else:
+            self._renew()
+
+
+def _chief_id(directory: Path) -> str:
+    """What tells this chief from others, whatever their host names: it stays while the job's directory does."""
+    path = directory / "chief"
+    if not path.exists():
+        temporary = path.with_name(f"{path.name}.part")
+        temporary.write_text(uuid.uuid4().hex, encoding="ascii")
+        temporary.replace(path)
+    return path.read_text(encoding="ascii")
 
 
 class OutOfPatience(JobError):
@@ -235,7 +314,8 @@ class Wait:
         while said := missing():
             self.check(said)
             self.job.progress.report(phase, round(time.monotonic() - began), unit="s", missing=said)
-            self.pause(WAIT_SECONDS)
+            # Two chiefs that wait for each other do not stay in step.
+            self.pause(WAIT_SECONDS * random.uniform(0.5, 1))
 
     def for_hdfs(self) -> None:
         self.until("wait for HDFS", self.missing_hdfs)
@@ -308,11 +388,11 @@ def _unavailable(call: Callable[[], object]) -> str:
     return ""
 
 
-def supervise(job: Job, command: list[str], environment: dict[str, str], patience: float, progressed: Callable[[], None]) -> None:
+def supervise(job: Job, command: list[str], environment: dict[str, str], patience: float, progressed: Callable[[], None], check: Callable[[], None]) -> None:
     """Runs the command until it has succeeded; raises what else became of it.
 
     ``patience`` is the time without progress, in seconds, after which it is ended;
-    ``progressed`` is called when it makes progress.
+    ``progressed`` is called when it makes progress. What ``check`` raises kills it.
     """
     try:
         running = Command(command, environment)
@@ -329,6 +409,7 @@ def supervise(job: Job, command: list[str], environment: dict[str, str], patienc
             if job.stop.is_set():
                 running.end(STOP_SECONDS)
                 raise Stopped
+            check()
             if activity.moved():
                 progressed()
             elif activity.stalled():
@@ -409,11 +490,12 @@ def persist(job: Job, wait: Wait, attempt: Callable[[], Outcome]) -> Outcome:
         job.progress.report("restart", len(failures), unit="failures", force=True, reason=reason)
 
 
-def attempt(job: Job, wait: Wait) -> Outcome:
+def attempt(job: Job, wait: Wait, mark: Mark) -> Outcome:
     """Trains until the command ends."""
     settings = job.settings
     model = Hdfs(job.config["model_url"])
     export_dir = Path(settings["export_dir"])
+    wait.until("wait for another chief", mark.claim)
     wait.for_blocks()
     restored = Resume(job).run()
     export_dir.mkdir(parents=True, exist_ok=True)
@@ -425,7 +507,7 @@ def attempt(job: Job, wait: Wait) -> Outcome:
         wait.for_servers()
         copier.start()
         try:
-            supervise(job, job.config["command"], environment, patience(job), wait.progressed)
+            supervise(job, job.config["command"], environment, patience(job), wait.progressed, mark.check)
         finally:
             copier.end()
     if not exported_files(export_dir):
@@ -444,5 +526,5 @@ def train(job: Job) -> Outcome:
     """Trains, by the job's ``command``, ``data_url`` and ``model_url``."""
     caches.use(Path(job.settings["cache_dir"]))
     wait = Wait(job, WAIT_FACTOR * patience(job))
-    with Mark(job.config["model_url"]):
-        return persist(job, wait, lambda: attempt(job, wait))
+    with Mark(job) as mark:
+        return persist(job, wait, lambda: attempt(job, wait, mark))

@@ -217,24 +217,87 @@ def test_a_damaged_copy_does_not_stop_further_copies(lost, make_chief, s3_server
     assert chief.copy("100", "3") == "ckpt-7"
 
 
-def test_a_copy_cut_off_leaves_the_last_one(lost, monkeypatch):
-    with pytest.raises(JobError, match="status 3"):
-        lost.train("100", "3")
-    before = lost.stored()
-    upload = s3.upload
+def save(chief, name: str, content: bytes) -> None:
+    """Saves a checkpoint in HDFS, as a training command does."""
+    for suffix in ("index", "data-00000-of-00001"):
+        chief.model.write_bytes(f"checkpoints/{name}.{suffix}", content)
+    chief.model.write_bytes("checkpoints/checkpoint", f'model_checkpoint_path: "{name}"'.encode())
 
-    def cut_off(client, path, bucket, key):
-        if key.endswith("index"):
-            raise OSError("cut off")
-        upload(client, path, bucket, key)
 
-    for name in ("ckpt-200.index", "ckpt-200.data-00000-of-00001"):
+# The last one replaces a checkpoint of its name.
+@pytest.mark.parametrize("name", ["ckpt-200", "ckpt_best", "ckpt-100"])
+def test_a_copy_cut_off_leaves_the_last_one(lost, monkeypatch, name):
+    if name == "ckpt_best":
+        save(lost, name, b"old")
+        assert lost.copy("100", "3") == name
+    save(lost, name, b"of another length")
+    before, upload = lost.stored(), s3.upload
+
+    def cut_off_at(file):
+        def cut_off(client, path, bucket, key):
+            if key.endswith(file):
+                raise OSError("cut off")
+            upload(client, path, bucket, key)
+
+        return cut_off
+
+    for file in (f"{name}.index", f"{name}.data-00000-of-00001"):
         with monkeypatch.context() as patch:
-            patch.setattr(s3, "upload", lambda client, path, bucket, key, name=name: cut_off(client, path, bucket, key) if key.endswith(name) else None)
+            patch.setattr(s3, "upload", cut_off_at(file))
             with pytest.raises((OSError, JobError)):
                 lost.copy("100", "3")
         assert before.items() <= lost.stored().items()
-    assert lost.copy("100", "3") == "ckpt-200"
+    assert lost.copy("100", "3") == name
+    stored = {path: content for path, content in lost.stored().items() if name in path}
+    assert stored == dict.fromkeys([f"checkpoints/{name}.index", f"checkpoints/{name}.data-00000-of-00001"], b"of another length")
+
+
+@pytest.mark.parametrize("count", range(4))
+def test_a_replacement_of_a_copy_cut_off_anywhere_is_restored(lost, make_chief, monkeypatch, count):
+    save(lost, "ckpt_best", b"old")
+    assert lost.copy("100", "3") == "ckpt_best"
+    save(lost, "ckpt_best", b"of another length")
+    copy, write, done = Archive.copy, Archive.write_bytes, []
+
+    def cut_off(call):
+        def called(*arguments):
+            if len(done) == count:
+                raise OSError("cut off")
+            done.append(arguments)
+            call(*arguments)
+
+        return called
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Archive, "copy", cut_off(copy))
+        patch.setattr(Archive, "write_bytes", cut_off(write))
+        with pytest.raises(OSError, match="cut off"):
+            lost.copy("100", "3")
+    chief = make_chief()
+    Resume(chief.training("100", "3")).run()
+    content = {chief.model.read_bytes(f"checkpoints/ckpt_best.{suffix}") for suffix in ("index", "data-00000-of-00001")}
+    assert content == ({b"of another length"} if count else {b"old"})
+    assert lost.copy("100", "3") == "ckpt_best"
+    assert not any(path.startswith("checkpoints/.incoming/") for path in lost.stored())
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_copied_is_not_taken_for_whole(lost, monkeypatch):
+    save(lost, "ckpt_best", b"old")
+    assert lost.copy("100", "3") == "ckpt_best"
+    save(lost, "ckpt_best", b"new")
+    before, upload = lost.stored(), s3.upload
+
+    def replaced(*arguments):
+        upload(*arguments)
+        save(lost, "ckpt_best", b"newest")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(s3, "upload", replaced)
+        with pytest.raises(JobError, match="replaced while it was copied"):
+            lost.copy("100", "3")
+    assert before.items() <= lost.stored().items()
+    assert lost.copy("100", "3") == "ckpt_best"
+    assert lost.stored()["checkpoints/ckpt_best.index"] == b"newest"
 
 
 def test_a_copy_is_not_made_of_a_checkpoint_that_is_not_complete(lost):

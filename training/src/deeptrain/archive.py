@@ -25,6 +25,8 @@ EVENTS = checkpoint.EVENTS
 SAVED = "saved"
 # Files that replace others of the export, until all of them are uploaded.
 INCOMING = ".incoming"
+# A copy of a checkpoint that replaces the files of one of the same name, until it has.
+REPLACEMENT = f"{checkpoint.DIRECTORY}/{INCOMING}"
 
 
 class Foreign(BadInput):
@@ -83,6 +85,10 @@ class Archive:
     def upload(self, local: Path, name: str) -> None:
         with self.explained():
             s3.upload(self.client, local, self.bucket, self.key(name))
+
+    def copy(self, name: str, target: str) -> None:
+        with self.explained():
+            self.client.copy({"Bucket": self.bucket, "Key": self.key(name)}, self.bucket, self.key(target))
 
     def delete(self, names: Iterable[str]) -> None:
         with self.explained():
@@ -165,8 +171,7 @@ class Archive:
                 raise Damaged(f"{self.url}/{INCOMING}/{damaged}, which is to replace a file, is missing or damaged: run export.yml, which uploads it again")
         self.delete([MANIFEST])
         for name in sorted(uploaded):
-            with self.explained():
-                self.client.copy({"Bucket": self.bucket, "Key": incoming[name].key}, self.bucket, self.key(name))
+            self.copy(f"{INCOMING}/{name}", name)
             if self.digest(name) != entries[name]:
                 raise JobError(f"{self.url}/{name} reads otherwise than it was written: start the export again")
         self.delete(pending["stale"])
@@ -189,10 +194,10 @@ class Archive:
         content = self.read_bytes(f"{checkpoint.DIRECTORY}/{FILE}")
         return Identity.decode(content) if content or self.files(checkpoint.DIRECTORY) else None
 
-    def delete_checkpoints(self) -> None:
+    def delete_checkpoints(self, directory: str = checkpoint.DIRECTORY) -> None:
         """Removes the copies, the index first."""
-        names = sorted(self.files(checkpoint.DIRECTORY), key=lambda name: name != checkpoint.INDEX)
-        self.delete(f"{checkpoint.DIRECTORY}/{name}" for name in names)
+        names = sorted(self.files(directory), key=lambda name: name != checkpoint.INDEX)
+        self.delete(f"{directory}/{name}" for name in names)
 
     def refuse_foreign(self, identity: Identity) -> None:
         """Raises Foreign, with the difference, when S3 holds a model or checkpoints of another configuration."""

@@ -12,7 +12,7 @@ import uuid
 from pathlib import Path
 
 from deeptrain import checkpoint
-from deeptrain.archive import EVENTS, FINAL, SAVED, Archive, Damaged, Foreign, owns
+from deeptrain.archive import EVENTS, FINAL, REPLACEMENT, SAVED, Archive, Damaged, Foreign, owns
 from deeptrain.hdfs import Hdfs, Unavailable
 from deeptrain.identity import FILE, Identity, read_identity
 from deeptrain.job import BadInput, Job, JobError
@@ -112,7 +112,8 @@ class Resume:
             digests = {item["path"]: item["sha256"] for item in exported["files"]}
             candidates.append((FINAL, Identity.of(exported), digests))
         if copied is not None and self.identity.continues(copied):
-            candidates.append((checkpoint.DIRECTORY, copied, {}))
+            # A replacement that was interrupted counts where the other one is lost to it.
+            candidates += [(checkpoint.DIRECTORY, copied, {}), (REPLACEMENT, copied, {})]
         for name, identity, digests in candidates:
             restored = self._restore_newer(name, found, identity, digests)
             if restored:

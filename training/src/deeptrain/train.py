@@ -27,7 +27,7 @@ from pathlib import Path
 
 from deeptrain import caches, checkpoint, manifest, servers
 from deeptrain.activity import Activity
-from deeptrain.archive import Archive
+from deeptrain.archive import REPLACEMENT, Archive
 from deeptrain.export import exported_files, read_metrics
 from deeptrain.hdfs import Hdfs, Unavailable
 from deeptrain.identity import FILE, Identity
@@ -124,7 +124,7 @@ class CheckpointCopier:
     def _copy(self) -> str | None:
         self._check_ended()
         found = checkpoint.find(self.directory)
-        marks = {path: (status.length, status.modification_time) for path, status in found.files.items()} if found else {}
+        marks = _marks(found.files) if found else {}
         if found is None or marks == self._copied:
             return None
         self._claim()
@@ -132,8 +132,11 @@ class CheckpointCopier:
         copied = checkpoint.find(directory)
         if checkpoint.newer(copied, found):
             raise JobError(f"{self.url} holds {copied.name}, which is newer than {found.name} in {self.directory.url}")
-        if found.step is None or copied is None or copied.index != found.index or _lengths(copied.files) != _lengths(found.files):
-            self._upload(found, {path for path in marks if marks[path] != self._copied.get(path)})
+        if copied is None or copied.name != found.name:
+            self._upload(found, {path for path in marks if marks[path] != self._copied.get(path)}, checkpoint.DIRECTORY)
+            self._remove_older(found)
+        elif found.step is None or copied.index != found.index or _lengths(copied.files) != _lengths(found.files):
+            self._replace(found)
         self._copied = marks
         return found.name
 
@@ -151,8 +154,18 @@ class CheckpointCopier:
                 self._check_ended()
                 self.archive.write_bytes(f"{checkpoint.DIRECTORY}/{FILE}", content)
 
-    def _upload(self, found: checkpoint.Found, changed: set[str]) -> None:
-        prefix = checkpoint.DIRECTORY
+    def _replace(self, found: checkpoint.Found) -> None:
+        """Replaces the files of the copy of the same name. Whenever this is interrupted, S3 has the old or the new ones under an index."""
+        self.archive.delete_checkpoints(REPLACEMENT)
+        self._upload(found, set(found.files), REPLACEMENT)
+        self.archive.delete([f"{checkpoint.DIRECTORY}/{checkpoint.INDEX}"])
+        for path in found.files:
+            self._check_ended()
+            self.archive.copy(f"{REPLACEMENT}/{path}", f"{checkpoint.DIRECTORY}/{path}")
+        self._write_index(found, checkpoint.DIRECTORY)
+        self._remove_older(found)
+
+    def _upload(self, found: checkpoint.Found, changed: set[str], prefix: str) -> None:
         existing = self.archive.files(prefix)
         with self.job.scratch("copy") as scratch:
             for path, status in found.files.items():
@@ -162,17 +175,30 @@ class CheckpointCopier:
                     self._check_ended()
                     self.archive.upload(local, f"{prefix}/{path}")
                     local.unlink()
+        now = _marks(self.directory.files())
+        if any(now.get(path, mark) != mark for path, mark in _marks(found.files).items()):
+            raise JobError(f"{found.name} in {self.directory.url} was replaced while it was copied")
+        self._write_index(found, prefix)
+
+    def _write_index(self, found: checkpoint.Found, prefix: str) -> None:
         existing = self.archive.files(prefix)
         if {path: existing[path].length for path in found.files if path in existing} != _lengths(found.files):
-            raise JobError(f"{self.url} does not hold all files of {found.name} after they were uploaded")
+            raise JobError(f"{self.archive.url}/{prefix} does not hold all files of {found.name} after they were copied")
         self._check_ended()
         self.archive.write_bytes(f"{prefix}/{checkpoint.INDEX}", found.index)
-        mirrored = self.directory.files()
-        for path in existing.keys() - {*found.files, checkpoint.INDEX, FILE}:
+
+    def _remove_older(self, found: checkpoint.Found) -> None:
+        prefix, mirrored = checkpoint.DIRECTORY, self.directory.files()
+        self.archive.delete_checkpoints(REPLACEMENT)
+        for path in self.archive.files(prefix).keys() - {*found.files, checkpoint.INDEX, FILE}:
             # Without a step in its name a checkpoint is older when HDFS has it no more.
             if found.supersedes(path) or path not in mirrored and None in (found.step, checkpoint.step_of(path)):
                 self._check_ended()
                 self.archive.delete([f"{prefix}/{path}"])
+
+
+def _marks(files: dict) -> dict[str, tuple[int, int]]:
+    return {path: (status.length, status.modification_time) for path, status in files.items()}
 
 
 def _lengths(files: dict) -> dict[str, int]:

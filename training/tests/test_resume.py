@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -200,21 +201,55 @@ def test_a_copy_never_replaces_a_newer_one(lost, make_chief):
     assert chief.stored() == before
 
 
-def test_a_damaged_copy_does_not_stop_further_copies(lost, make_chief, s3_server):
+@pytest.fixture
+def damaged(lost):
+    """S3, in which a file of the last copy has other bytes."""
     name = "checkpoints/ckpt-100.data-00000-of-00001"
-    damaged = b"x" * len(lost.stored()[name])
     # The ETag stays what it was.
-    (s3_server.directory / s3_server.bucket / lost.prefix / name).write_bytes(damaged)
+    (lost.s3_server.directory / lost.s3_server.bucket / lost.prefix / name).write_bytes(b"x" * len(lost.stored()[name]))
+    return lost.stored()
+
+
+def test_a_damaged_copy_is_refused_where_there_is_no_other(lost, damaged, make_chief):
     chief = make_chief()
-    with pytest.raises(JobError, match="status 3"):
+    words = r"no other checkpoint.*/checkpoints has ckpt-100, and s3://.*ckpt-100\.data-00000-of-00001 is damaged.*deeptrain_replace_export=true"
+    with pytest.raises(BadInput, match=words):
         chief.train("100", "3")
-    assert chief.last() == "ckpt-100"
-    stored = chief.stored()
-    assert "checkpoints/checkpoint" not in stored and stored[name] == damaged
+    assert chief.last() is None and not (chief.directory / "cache" / "ran").exists() and chief.stored() == damaged
+    with pytest.raises(JobError, match="status 3"):
+        chief.train("50", "3", replace=True)
+    assert chief.last() == "ckpt-50" and chief.stored() == damaged
+
+
+def test_a_damaged_copy_does_not_stop_further_copies(lost, damaged):
     for suffix in ("index", "data-00000-of-00001"):
-        chief.model.write_bytes(f"checkpoints/ckpt-7.{suffix}", b"x")
-    chief.model.write_bytes("checkpoints/checkpoint", b'model_checkpoint_path: "ckpt-7"')
-    assert chief.copy("100", "3") == "ckpt-7"
+        lost.model.write_bytes(f"checkpoints/ckpt-7.{suffix}", b"x")
+        lost.model.delete(f"checkpoints/ckpt-100.{suffix}")
+    lost.model.write_bytes("checkpoints/checkpoint", b'model_checkpoint_path: "ckpt-7"')
+    job = lost.training("100", "3")
+    job.settings["checkpoint_minutes"] = 0.0001
+    uploaded, upload = threading.Event(), Archive.write_bytes
+
+    def noted(self, name, content):
+        upload(self, name, content)
+        if name == "checkpoints/checkpoint":
+            uploaded.set()
+
+    # The command ends when there is a copy.
+    job.config["command"] = [
+        sys.executable,
+        "-c",
+        f"import os, sys, time\nwhile not os.path.exists({str(lost.directory / 'end')!r}): time.sleep(0.1)\nsys.exit(3)",
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Archive, "write_bytes", noted)
+        threading.Thread(target=lambda: uploaded.wait(90) and (lost.directory / "end").touch(), daemon=True).start()
+        with pytest.raises(JobError, match="status 3"):
+            train(job)
+    stored = lost.stored()
+    assert stored["checkpoints/checkpoint"] == b'model_checkpoint_path: "ckpt-7"' and "checkpoints/ckpt-7.index" in stored
+    # What is damaged stays.
+    assert {name: stored[name] for name in damaged if "ckpt-100" in name} == {name: damaged[name] for name in damaged if "ckpt-100" in name}
 
 
 def save(chief, name: str, content: bytes) -> None:
@@ -339,13 +374,16 @@ def test_a_finished_training_whose_model_is_damaged_is_repeated_from_its_checkpo
     assert second.stored()["saved_model/saved_model.pb"] == b"from 100 to 200"
 
 
-def test_a_damaged_checkpoint_is_not_restored(make_chief, s3_server):
+def test_a_damaged_checkpoint_of_the_export_is_not_restored(make_chief, s3_server):
     first = make_chief()
     first.train("100")
     first.export()
     s3_server.put(f"{first.prefix}/checkpoint/ckpt-100.data-00000-of-00001", b"damaged")
-    second = make_chief()
-    second.train("100")
+    second, before = make_chief(), first.stored()
+    with pytest.raises(BadInput, match=r"no other checkpoint.*/checkpoint has ckpt-100, and .*deeptrain_replace_export=true"):
+        second.train("100")
+    assert second.last() is None and second.stored() == before
+    second.train("100", replace=True)
     assert second.last() == "ckpt-100"
     assert Hdfs(f"{second.model.url}/checkpoints").read_bytes("ckpt-100.data-00000-of-00001") == b"100 data-00000-of-00001"
 

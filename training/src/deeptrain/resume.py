@@ -28,6 +28,8 @@ class Resume:
         self.model = Intact(url, namenode_url)
         self.directory = Intact(f"{self.model.url}/{checkpoint.DIRECTORY}", namenode_url)
         self.before = read_identity(job.directory)
+        # Checkpoints in S3 whose files are not what they were, by their directory, and why.
+        self.damaged: dict[str, tuple[checkpoint.Found, Damaged]] = {}
         configuration = {"command": job.config["command"], "data_manifest_sha256": job.config.get("data_manifest_sha256")}
         self.identity = Identity(configuration, self.before.training_id)
 
@@ -68,11 +70,22 @@ class Resume:
             print(f"Resumes from HDFS alone: {error}", file=sys.stderr, flush=True)
         if lost and not done:
             self._replace_lost(found, lost)
+        elif self.damaged and not done:
+            self._refuse_damaged()
         if not done and self.before.configuration is not None and not self.identity.same(self.before):
             # What it holds is of another configuration.
             shutil.rmtree(self.job.settings["export_dir"], ignore_errors=True)
         self._write_identity()
         return done
+
+    def _refuse_damaged(self) -> None:
+        """Refuses to train from the beginning, unless the user says so, where S3 has a checkpoint that is damaged."""
+        if checkpoint.find(self.directory) is None and not self.job.settings.get("replace"):
+            what = "; ".join(f"{self.archive.url}/{name} has {found.name}, and {error}" for name, (found, error) in self.damaged.items())
+            raise BadInput(
+                f"There is no other checkpoint to resume from: {what}. Restore it, such as from the bucket's older versions, or set"
+                " deeptrain_replace_export=true to train from the beginning"
+            )
 
     def _replace_lost(self, older: checkpoint.Found | None, lost: set[str]) -> None:
         """Makes the index in HDFS name an older checkpoint, where S3 has none that is newer."""
@@ -144,12 +157,11 @@ class Resume:
                 return None
             try:
                 self._restore_checkpoint(name, there, identity, digests)
+                self.damaged.pop(name, None)
                 return there
             except Damaged as error:
                 print(f"Not restored from S3: {error}", file=sys.stderr, flush=True)
-        if name == checkpoint.DIRECTORY:
-            # Without its index it does not count, or no older checkpoint would be copied to S3. Its data stays.
-            self.archive.delete([f"{name}/{checkpoint.INDEX}"])
+                self.damaged[name] = there, error
         return None
 
     def _restore_checkpoint(self, name: str, found: checkpoint.Found, identity: Identity, digests: dict[str, str]) -> None:

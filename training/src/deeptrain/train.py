@@ -80,8 +80,9 @@ class CheckpointCopier:
     # The copier of the attempt before may still be at work when the next one begins.
     _alone = threading.Lock()
 
-    def __init__(self, job: Job, model: Hdfs):
-        self.job = job
+    def __init__(self, job: Job, model: Hdfs, damaged: checkpoint.Found | None = None):
+        """``damaged`` is a checkpoint in S3 that does not count, however new it is."""
+        self.job, self.damaged = job, damaged
         self.url = job.settings.get("checkpoint_url", "")
         self.seconds = 60.0 * float(job.settings.get("checkpoint_minutes", 10))
         self.replace = bool(job.settings.get("replace"))
@@ -130,6 +131,8 @@ class CheckpointCopier:
         self._claim()
         directory = self.archive.checkpoints(checkpoint.DIRECTORY)
         copied = checkpoint.find(directory)
+        if copied == self.damaged:
+            copied = None
         if checkpoint.newer(copied, found):
             raise JobError(f"{self.url} holds {copied.name}, which is newer than {found.name} in {self.directory.url}")
         if copied is None or copied.name != found.name:
@@ -523,12 +526,13 @@ def attempt(job: Job, wait: Wait, mark: Mark) -> Outcome:
     export_dir = Path(settings["export_dir"])
     wait.until("wait for another chief", mark.claim)
     wait.for_blocks()
-    restored = Resume(job).run()
+    resume = Resume(job)
+    restored = resume.run()
     export_dir.mkdir(parents=True, exist_ok=True)
     model.delete(SUCCESS)
     if not restored:
         environment = task_environment({**settings, **job.config, "progress_file": job.progress_file})
-        copier = CheckpointCopier(job, model)
+        copier = CheckpointCopier(job, model, resume.damaged.get(checkpoint.DIRECTORY, (None,))[0])
         wait.for_data()
         wait.for_servers()
         copier.start()

@@ -159,6 +159,10 @@ def test_no_progress_ends_the_command(make_job):
     assert time.monotonic() - began < 120
 
 
+def test_a_negative_patience_ends_no_command(make_job):
+    assert training.patience(make_job(GOOD, no_progress_seconds=-1)) == float("inf")
+
+
 def test_without_patience_the_command_may_be_silent(make_job):
     assert train(make_job("import time; time.sleep(3)\n" + GOOD, no_progress_seconds=0)).summary["environment"]
 

@@ -548,8 +548,9 @@ def attempt(job: Job, wait: Wait, mark: Mark) -> Outcome:
 
 
 def patience(job: Job) -> float:
-    """Seconds without progress after which the command is ended; with 0 it never is."""
-    return float(job.settings.get("no_progress_seconds", 900)) or math.inf
+    """Seconds without progress after which the command is ended; with 0 or less it never is."""
+    seconds = float(job.settings.get("no_progress_seconds", 900))
+    return seconds if seconds > 0 else math.inf
 
 
 def train(job: Job) -> Outcome:

@@ -859,6 +859,16 @@ def test_a_server_removes_stale_caches(hdfs, tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["mine"]
 
 
+def test_a_chief_removes_stale_caches(make_job, hdfs, tmp_path):
+    hdfs.write_bytes("done/_SUCCESS", b"")
+    for run in ("done", "other"):
+        (tmp_path / "caches" / run).mkdir(parents=True)
+    job = make_job(GOOD, cache_dir=str(tmp_path / "caches" / "mine"))
+    job.config["model_url"] = f"{hdfs.url}/mine"
+    train(job)
+    assert {path.name for path in (tmp_path / "caches").iterdir()} == {"mine", "other"}
+
+
 def test_fewer_shards_than_workers(shards, tmp_path):
     with pytest.raises(BadInput, match="5 files like .* for 6 workers"):
         fetch(shards.url, tmp_path, "train-*", 5, 6)

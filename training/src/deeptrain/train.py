@@ -533,6 +533,7 @@ def attempt(job: Job, wait: Wait, mark: Mark) -> Outcome:
     if not restored:
         environment = task_environment({**settings, **job.config, "progress_file": job.progress_file})
         copier = CheckpointCopier(job, model, resume.damaged.get(checkpoint.DIRECTORY, (None,))[0])
+        caches.remove_stale(Path(settings["cache_dir"]), job.config["model_url"])
         wait.for_data()
         wait.for_servers()
         copier.start()

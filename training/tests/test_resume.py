@@ -524,6 +524,14 @@ def test_a_training_resumes_from_s3_where_hdfs_has_lost_blocks(lost, cluster, gi
     assert json.loads(lost.model.read_bytes("run.json")) == json.loads(before["checkpoints/run.json"])
 
 
+def test_copies_go_on_where_hdfs_has_lost_the_record_of_the_run(lost, cluster):
+    Archive(lost.target, lost.s3_server.settings, lost.s3_server.credentials).delete_checkpoints()
+    lose(lost, cluster, "run.json")
+    assert CheckpointCopier(lost.training("100", "3"), Intact(lost.model.url, cluster.http_url)).copy() == "ckpt-100"
+    assert lost.stored()["checkpoints/run.json"] == (lost.directory / "train" / "run.json").read_bytes()
+    lost.model.delete("run.json")
+
+
 def test_a_training_resumes_from_an_older_checkpoint_where_hdfs_has_lost_blocks(lost, cluster, given_up):
     with pytest.raises(JobError, match="status 3"):
         lost.train("100", "3")

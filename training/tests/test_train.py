@@ -448,7 +448,7 @@ def chiefs(hdfs) -> set[str]:
 def test_a_chief_waits_while_another_one_trains_the_run(make_job, hdfs, tmp_path, other_chief, monkeypatch):
     monkeypatch.setattr(training, "STALE_SECONDS", 60)
     job = make_job(COUNT + GOOD)
-    worker = threading.Thread(target=train, args=(job,))
+    worker = threading.Thread(target=train, args=(job,), daemon=True)
     with other_chief:
         assert other_chief.claim() == ""
         worker.start()
@@ -485,7 +485,7 @@ if count == 0:
     time.sleep(600)
 """
     job = make_job(COUNT + program + GOOD)
-    worker = threading.Thread(target=train, args=(job,))
+    worker = threading.Thread(target=train, args=(job,), daemon=True)
     worker.start()
     wait_until(lambda: starts(tmp_path) == 1, 90, "the command runs")
     (own,) = chiefs(hdfs)
@@ -498,6 +498,17 @@ if count == 0:
         assert starts(tmp_path) == 1
     worker.join()
     assert starts(tmp_path) == 2 and not (tmp_path / "cache" / "work" / "saved").exists()
+
+
+def test_a_mark_that_another_chief_replaces_at_the_same_time(make_job, hdfs, monkeypatch):
+    mark, write = training.Mark(make_job(GOOD)), Hdfs.write_stream
+
+    def replaced(self, name, chunks):
+        write(self, name, chunks)
+        raise FileNotFoundError(f"{name} (inode 7) Holder x does not have any open files.")
+
+    monkeypatch.setattr(Hdfs, "write_stream", replaced)
+    assert mark.claim() == ""
 
 
 def test_of_two_chiefs_that_begin_at_once_one_withdraws(make_job, hdfs, other_chief, monkeypatch):

@@ -145,7 +145,10 @@ class CheckpointCopier:
 
     def _claim(self) -> None:
         """Makes S3 say whose checkpoints it holds; removes those that the user wants replaced."""
-        content = self.model.read_bytes(FILE)
+        content, record = self.model.read_bytes(FILE), self.job.directory / FILE
+        if content is None and record.exists():
+            # HDFS has lost it.
+            content = record.read_bytes()
         if content:
             copied, identity = self.archive.copied(), Identity.decode(content)
             if copied is not None and not identity.continues(copied):
@@ -280,8 +283,10 @@ class Mark:
         return {name: status.modification_time for name, status in self._chiefs().files().items() if name != self.name}
 
     def _renew(self) -> None:
-        self._chiefs().write_stream(self.name, iter(()))
-        Hdfs(self.url).write_stream(RUNNING, iter(()))
+        for directory, name in ((self._chiefs(), self.name), (Hdfs(self.url), RUNNING)):
+            # Missing before it is closed: another chief renews or removes it at this moment.
+            with contextlib.suppress(FileNotFoundError):
+                directory.write_stream(name, iter(()))
 
     def _work(self) -> None:
         while not self._ended.wait(RUNNING_SECONDS):
@@ -352,12 +357,14 @@ class Wait:
     def for_blocks(self) -> None:
         """Waits for lost blocks of the checkpoints, once: the training resumes from others when they do not come back."""
         model, began, lost = Intact(self.job.config["model_url"], self.job.settings.get("namenode_url")), time.monotonic(), set()
+        # Never longer than all that is waited for.
+        seconds = min(BLOCKS_SECONDS, self.seconds / 2)
 
         def missing() -> str:
             nonlocal lost
             names = (name for name in model.damaged() if not name.endswith(checkpoint.PART))
             lost = {name for name in names if name == FILE or name.startswith(f"{checkpoint.DIRECTORY}/")}
-            if lost <= self._lost or time.monotonic() - began >= BLOCKS_SECONDS:
+            if lost <= self._lost or time.monotonic() - began >= seconds:
                 return ""
             return f"No live DataNode has all blocks of {', '.join(sorted(lost))} in {model.url}: start the DataNodes (hdfs.yml)"
 
@@ -522,7 +529,7 @@ def persist(job: Job, wait: Wait, attempt: Callable[[], Outcome]) -> Outcome:
 def attempt(job: Job, wait: Wait, mark: Mark) -> Outcome:
     """Trains until the command ends."""
     settings = job.settings
-    model = Hdfs(job.config["model_url"])
+    model = Intact(job.config["model_url"], settings.get("namenode_url"))
     export_dir = Path(settings["export_dir"])
     wait.until("wait for another chief", mark.claim)
     wait.for_blocks()

@@ -39,6 +39,8 @@ CHECKS = {
     "int": (check_type_int, "a whole number"),
     "float": (check_type_float, "a number, without a unit"),
 }
+# Numbers of which negative ones mean nothing.
+NOT_NEGATIVE = {"tensorflow_chief_no_progress_seconds": "seconds, or 0 for never"}
 
 
 def options(roles=ROLES):
@@ -87,9 +89,11 @@ def _error(name, value, option):
     if wanted in CHECKS:
         check, words = CHECKS[wanted]
         try:
-            check(value)
+            number = check(value)
         except (TypeError, ValueError):
             return f"{name} is {shown}: write {words}"
+        if name in NOT_NEGATIVE and number < 0:
+            return f"{name} is {shown}: write {NOT_NEGATIVE[name]}"
     if option.get("choices") and str(value) not in map(str, option["choices"]):
         return f"{name} is {shown}: use one of {', '.join(map(str, option['choices']))}"
     return None

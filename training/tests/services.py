@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import json
 import os
 import secrets
@@ -21,6 +22,7 @@ import pytest
 
 from deeptrain import s3
 from deeptrain.hdfs import Hdfs
+from deeptrain.namenode import NameNode
 
 JAVA = "-Xmx192m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xss512k"
 
@@ -135,6 +137,43 @@ class Proxy:
         raise NotImplementedError
 
 
+@contextlib.contextmanager
+def metadata_service(credentials: dict, refusals: int):
+    """The metadata service of a machine with a role; it answers the first requests with an error. Yields its URL."""
+    role = "/latest/meta-data/iam/security-credentials/"
+    document = {
+        "Code": "Success",
+        "AccessKeyId": credentials["aws_access_key_id"],
+        "SecretAccessKey": credentials["aws_secret_access_key"],
+        "Token": "",
+        "Expiration": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600 * 6)),
+    }
+    answers = {"/latest/api/token": "token", role: "role", f"{role}role": json.dumps(document)}
+    left = refusals
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            nonlocal left
+            left -= 1
+            self.send_response(503 if left >= 0 else 200)
+            self.end_headers()
+            self.wfile.write(answers[self.path].encode())
+
+        do_PUT = do_GET
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 class Cluster:
     """HDFS of one NameNode and two DataNodes."""
 
@@ -156,6 +195,8 @@ class Cluster:
             "dfs.namenode.file.close.num-committed-allowed": "1",
             # Blocks whose files are gone are reported after so many seconds, not after hours.
             "dfs.datanode.directoryscan.interval": "2",
+            # What a DataNode finds lost is not always in its next heartbeat.
+            "dfs.blockreport.intervalMsec": "5000",
             "dfs.namenode.name.dir": str(self.directory / "name"),
         }
         conf = self.directory / f"conf-{name}"
@@ -231,12 +272,13 @@ class Cluster:
             blocks = self.directory.glob("data*/current/BP*/current/finalized/**/blk_*[0-9]")
             return [file for file in blocks if file.stat().st_size == length]
 
-        # Those of a file that was replaced are removed a little later.
-        wait_until(lambda: len(copies()) == 2, "two copies of the block are on the disks")
+        # When one DataNode after the other loses its copy, the NameNode may try to replace the first one, and miss no block.
+        assert directory.client.set_replication(directory.path(name), 1)
+        wait_until(lambda: len(copies()) == 1, "one copy of the block is on the disks")
         for file in copies():
             file.unlink()
         # A DataNode finds it in its next scan of the disk.
-        wait_until(lambda: self.jmx("FSNamesystem")["MissingBlocks"] > 0, "the NameNode misses the block")
+        wait_until(lambda: name in set(NameNode(self.http_url).damaged_files(directory)), "the NameNode misses the block")
 
     def url(self, path: str) -> str:
         return f"hdfs://127.0.0.1:{self.port}{path}"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
 import pytest
@@ -198,6 +199,33 @@ def test_a_file_that_was_lost_in_hdfs_is_uploaded_again(tmp_path, hdfs):
     hdfs.delete(files(10)[0])
     mirrored.close()
     assert last(hdfs) == "ckpt-10"
+
+
+def test_files_whose_blocks_are_lost_are_uploaded_again(tmp_path, hdfs, cluster, monkeypatch):
+    monkeypatch.setenv("DEEPTRAIN_NAMENODE_URL", cluster.http_url)
+    save(tmp_path / "here", 10)
+    content = secrets.token_bytes(10_000 + secrets.randbelow(50_000))
+    (tmp_path / "here" / files(10)[1]).write_bytes(content)
+    mirrored = mirror(tmp_path / "here", hdfs.url)
+    mirrored.sync()
+    cluster.lose_blocks(hdfs, files(10)[1])
+    mirrored.close()
+    assert hdfs.read_bytes(files(10)[1]) == content
+
+
+@pytest.mark.parametrize(
+    ("steps", "lost", "highest"),
+    [((7, 20, 100), [], "ckpt-100"), ((7, 20, 100), files(100)[:1], "ckpt-20"), ((7, 20), files(20)[1:], "ckpt-7"), ((7,), files(7)[:1], None)],
+)
+def test_the_highest_checkpoint_that_is_complete(tmp_path, steps, lost, highest):
+    save(tmp_path, *steps)
+    for name in lost:
+        (tmp_path / name).unlink()
+    found = checkpoint.find_highest(store.LocalDirectory(tmp_path))
+    assert (found and found.name) == highest
+    if found:
+        (tmp_path / "checkpoint").write_bytes(found.index)
+        assert checkpoint.find(store.LocalDirectory(tmp_path)) == found
 
 
 @pytest.mark.parametrize(

@@ -493,11 +493,13 @@ def test_a_renewal_in_the_grace_resumes_the_training(node, systemd, tmp_path, mo
     ]
 
 
-def test_checkpoints_in_hdfs_are_of_their_runs(hdfs):
+def test_what_runs_have_saved_in_hdfs(hdfs):
     hdfs.mkdirs("runs/empty/checkpoints")
-    hdfs.write_bytes("runs/first/checkpoints/checkpoint", b"x")
-    hdfs.write_bytes("runs/second/events/e", b"x")
-    assert Shared(hdfs.url).saved() == {"first"}
+    for path in ("first/checkpoints/checkpoint", "weights/weights.h5", "deep/my/events/x", "a-file/events"):
+        hdfs.write_bytes(f"runs/{path}", b"x")
+    for path in ("events/e", "run.json", "run.json.part", "_SUCCESS", "_RUNNING", "_own/x"):
+        hdfs.write_bytes(f"runs/second/{path}", b"x")
+    assert Shared(hdfs.url).saved() == {"first", "weights", "deep", "a-file"}
 
 
 class Played:

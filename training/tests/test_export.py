@@ -363,6 +363,35 @@ def test_events_are_exported(make_job, small_model, s3_server, hdfs):
     assert not any(item["path"].endswith(".part") for item in document["files"])
 
 
+def test_events_that_are_lost_keep_no_model_from_s3(make_job, small_model, s3_server, hdfs, cluster):
+    prefix = f"models-{secrets.token_hex(4)}/run"
+    for name in ("kept", "lost"):
+        hdfs.write_bytes(f"events/{name}", os.urandom(10_000 + secrets.randbelow(50_000)))
+    cluster.lose_blocks(hdfs, "events/lost")
+    config = {"run": "run", "source": str(small_model), "target": f"s3://{s3_server.bucket}/{prefix}"}
+    export(make_job(config, {"events_url": f"{hdfs.url}/events", "namenode_url": cluster.http_url}))
+    assert {name for name in verified(s3_server, prefix) if name.startswith("events/")} == {"events/kept"}
+    hdfs.delete(recursive=True)
+
+
+def test_a_checkpoint_whose_blocks_are_lost_is_not_taken_for_exported(make_job, tmp_path, s3_server, hdfs, cluster, checkpoints):
+    prefix = f"models-{secrets.token_hex(4)}/run"
+    name = "ckpt-7.data-00000-of-00001"
+    Hdfs(checkpoints).write_bytes(name, os.urandom(10_000 + secrets.randbelow(50_000)))
+    Hdfs(checkpoints).write_bytes("ckpt-6.data-00000-of-00001", b"old")
+    cluster.lose_blocks(Hdfs(checkpoints), name)
+    job = partial(make_job, tmp_path, s3_server, prefix, checkpoints)
+    job.settings["namenode_url"] = cluster.http_url
+    with pytest.raises(JobError, match=rf"ckpt-6 is in s3:.*lost blocks of checkpoints/{name}.*start the DataNodes") as raised:
+        export(job)
+    # Without a summary the deadline destroys nothing, and a restart of the unit tries again.
+    assert raised.value.summary == {} and not isinstance(raised.value, BadInput)
+    assert names(s3_server, prefix) == {
+        "manifest.json", "checkpoint/checkpoint", "checkpoint/ckpt-6.index", "checkpoint/ckpt-6.data-00000-of-00001", "saved/checkpoints/ckpt-7.index",
+    }  # fmt: skip
+    hdfs.delete(recursive=True)
+
+
 @pytest.fixture
 def checkpoints(hdfs):
     """The checkpoints of a training that was ended in its middle."""
@@ -441,6 +470,32 @@ def test_a_training_that_succeeds_during_the_export_of_its_checkpoint(make_job, 
     assert names(s3_server, prefix) == {"manifest.json", "metrics.json", "saved_model/saved_model.pb", "saved_model/variables/variables.data"}
 
 
+@pytest.mark.parametrize("with_checkpoint", [True, False])
+def test_what_else_a_training_that_is_not_done_has_saved(make_job, tmp_path, s3_server, hdfs, checkpoints, with_checkpoint):
+    prefix = f"models-{secrets.token_hex(4)}/run"
+    if not with_checkpoint:
+        Hdfs(checkpoints).delete(recursive=True)
+    for name in ("weights.h5", "weights.h5.part", "checkpoints/ckpt_best.index", "run.json", "_SUCCESS", "events/e"):
+        hdfs.write_bytes(name, name.encode())
+    with pytest.raises(BadInput, match=r"not done.*run train\.yml") as raised:
+        export(partial(make_job, tmp_path, s3_server, prefix, checkpoints))
+    assert raised.value.summary["manifest_uri"]
+    exported = {"checkpoint/checkpoint", "checkpoint/ckpt-7.index", "checkpoint/ckpt-7.data-00000-of-00001"} if with_checkpoint else set()
+    assert set(verified(s3_server, prefix)) == {"saved/weights.h5", "saved/checkpoints/ckpt_best.index"} | exported
+
+
+def test_other_files_whose_blocks_are_lost_are_not_taken_for_exported(make_job, tmp_path, s3_server, hdfs, cluster, checkpoints):
+    hdfs.write_bytes("weights.h5", os.urandom(10_000 + secrets.randbelow(50_000)))
+    cluster.lose_blocks(hdfs, "weights.h5")
+    prefix = f"models-{secrets.token_hex(4)}/run"
+    job = partial(make_job, tmp_path, s3_server, prefix, checkpoints)
+    job.settings["namenode_url"] = cluster.http_url
+    with pytest.raises(JobError, match=r"ckpt-7.*lost blocks of weights\.h5") as raised:
+        export(job)
+    assert raised.value.summary == {} and "checkpoint/ckpt-7.index" in names(s3_server, prefix)
+    hdfs.delete(recursive=True)
+
+
 def test_neither_model_nor_checkpoint(make_job, tmp_path, s3_server, hdfs):
     with pytest.raises(BadInput, match="no checkpoint"):
         export(partial(make_job, tmp_path, s3_server, f"models-{secrets.token_hex(4)}/run", f"{hdfs.url}/checkpoints"))
@@ -509,6 +564,25 @@ def test_check_names_the_variable(make_job, s3_server, config, words):
     given = {"source": f"s3://{s3_server.bucket}/checked", "export": f"s3://{s3_server.bucket}/models"}
     with pytest.raises(JobError, match=words):
         check(make_job({**given, **config}))
+
+
+def test_check_refuses_at_once_what_jobs_wait_for(make_job, s3_server, tmp_path, monkeypatch):
+    s3_server.put("checked/x", b"")
+    connect, waits = s3.connect, []
+
+    def noted(*arguments, wait=True, **more):
+        waits.append(wait)
+        return connect(*arguments, wait=wait, **more)
+
+    monkeypatch.setattr(s3, "connect", noted)
+    check(make_job({"source": f"s3://{s3_server.bucket}/checked", "export": f"s3://{s3_server.bucket}/models"}, {"command": ["x"]}))
+    assert waits == [False, False]
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    (tmp_path / "credentials" / "s3.json").write_text("{}")
+    with pytest.raises(JobError, match="no S3 credentials: set deeptrain_s3_access_key_id"):
+        check(make_job({"source": f"s3://{s3_server.bucket}/checked", "export": f"s3://{s3_server.bucket}/models"}))
 
 
 def test_check_refuses_the_name_of_another_training(make_job, small_model, tmp_path, s3_server):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from deeptrain.archive import Archive
 from deeptrain.export import export
 from deeptrain.hdfs import Hdfs
 from deeptrain.job import BadInput, Job, JobError
+from deeptrain.namenode import Intact
 from deeptrain.resume import Resume
 from deeptrain.train import CheckpointCopier, train
 
@@ -58,6 +60,7 @@ class Chief:
     model: Hdfs
     s3_server: object
     prefix: str
+    namenode_url: str = ""
 
     @property
     def target(self) -> str:
@@ -73,7 +76,7 @@ class Chief:
     def training(self, *arguments: str, data: str = "d", replace: bool = False) -> Job:
         config = {
             "command": [sys.executable, str(self.program), *arguments],
-            "data_url": "hdfs://nowhere/data",
+            "data_url": self.model.url.replace("/runs/mine", f"/data-{data}"),
             "data_manifest_sha256": data,
             "model_url": self.model.url,
         }
@@ -84,6 +87,7 @@ class Chief:
             "export_dir": str(self.directory / "train" / "export"),
             "export_url": self.target,
             "checkpoint_url": f"{self.target}/checkpoints",
+            "namenode_url": self.namenode_url,
             "replace": replace,
         }
         return self._job("train", config, settings)
@@ -128,7 +132,9 @@ def make_chief(tmp_path, cluster, s3_server, monkeypatch):
     def make() -> Chief:
         name = secrets.token_hex(4)
         (tmp_path / name).mkdir()
-        return Chief(tmp_path / name, tmp_path / "program.py", Hdfs(cluster.url(f"/test-{name}/runs/mine")), s3_server, prefix)
+        for data in "de":
+            Hdfs(cluster.url(f"/test-{name}/data-{data}")).write_bytes("_manifest.sha256", data.encode())
+        return Chief(tmp_path / name, tmp_path / "program.py", Hdfs(cluster.url(f"/test-{name}/runs/mine")), s3_server, prefix, cluster.http_url)
 
     return make
 
@@ -195,41 +201,138 @@ def test_a_copy_never_replaces_a_newer_one(lost, make_chief):
     assert chief.stored() == before
 
 
-def test_a_damaged_copy_does_not_stop_further_copies(lost, make_chief, s3_server):
+@pytest.fixture
+def damaged(lost):
+    """S3, in which a file of the last copy has other bytes."""
     name = "checkpoints/ckpt-100.data-00000-of-00001"
-    damaged = b"x" * len(lost.stored()[name])
     # The ETag stays what it was.
-    (s3_server.directory / s3_server.bucket / lost.prefix / name).write_bytes(damaged)
+    (lost.s3_server.directory / lost.s3_server.bucket / lost.prefix / name).write_bytes(b"x" * len(lost.stored()[name]))
+    return lost.stored()
+
+
+def test_a_damaged_copy_is_refused_where_there_is_no_other(lost, damaged, make_chief):
     chief = make_chief()
-    with pytest.raises(JobError, match="status 3"):
+    words = r"no other checkpoint.*/checkpoints has ckpt-100, and s3://.*ckpt-100\.data-00000-of-00001 is damaged.*deeptrain_replace_export=true"
+    with pytest.raises(BadInput, match=words):
         chief.train("100", "3")
-    assert chief.last() == "ckpt-100"
-    stored = chief.stored()
-    assert "checkpoints/checkpoint" not in stored and stored[name] == damaged
-    for suffix in ("index", "data-00000-of-00001"):
-        chief.model.write_bytes(f"checkpoints/ckpt-7.{suffix}", b"x")
-    chief.model.write_bytes("checkpoints/checkpoint", b'model_checkpoint_path: "ckpt-7"')
-    assert chief.copy("100", "3") == "ckpt-7"
-
-
-def test_a_copy_cut_off_leaves_the_last_one(lost, monkeypatch):
+    assert chief.last() is None and not (chief.directory / "cache" / "ran").exists() and chief.stored() == damaged
     with pytest.raises(JobError, match="status 3"):
-        lost.train("100", "3")
-    before = lost.stored()
-    upload = s3.upload
+        chief.train("50", "3", replace=True)
+    assert chief.last() == "ckpt-50" and chief.stored() == damaged
 
-    def cut_off(client, path, bucket, key):
-        if key.endswith("index"):
-            raise OSError("cut off")
-        upload(client, path, bucket, key)
 
-    for name in ("ckpt-200.index", "ckpt-200.data-00000-of-00001"):
+def test_a_damaged_copy_does_not_stop_further_copies(lost, damaged):
+    for suffix in ("index", "data-00000-of-00001"):
+        lost.model.write_bytes(f"checkpoints/ckpt-7.{suffix}", b"x")
+        lost.model.delete(f"checkpoints/ckpt-100.{suffix}")
+    lost.model.write_bytes("checkpoints/checkpoint", b'model_checkpoint_path: "ckpt-7"')
+    job = lost.training("100", "3")
+    job.settings["checkpoint_minutes"] = 0.0001
+    uploaded, upload = threading.Event(), Archive.write_bytes
+
+    def noted(self, name, content):
+        upload(self, name, content)
+        if name == "checkpoints/checkpoint":
+            uploaded.set()
+
+    # The command ends when there is a copy.
+    job.config["command"] = [
+        sys.executable,
+        "-c",
+        f"import os, sys, time\nwhile not os.path.exists({str(lost.directory / 'end')!r}): time.sleep(0.1)\nsys.exit(3)",
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Archive, "write_bytes", noted)
+        threading.Thread(target=lambda: uploaded.wait(90) and (lost.directory / "end").touch(), daemon=True).start()
+        with pytest.raises(JobError, match="status 3"):
+            train(job)
+    stored = lost.stored()
+    assert stored["checkpoints/checkpoint"] == b'model_checkpoint_path: "ckpt-7"' and "checkpoints/ckpt-7.index" in stored
+    # What is damaged stays.
+    assert {name: stored[name] for name in damaged if "ckpt-100" in name} == {name: damaged[name] for name in damaged if "ckpt-100" in name}
+
+
+def save(chief, name: str, content: bytes) -> None:
+    """Saves a checkpoint in HDFS, as a training command does."""
+    for suffix in ("index", "data-00000-of-00001"):
+        chief.model.write_bytes(f"checkpoints/{name}.{suffix}", content)
+    chief.model.write_bytes("checkpoints/checkpoint", f'model_checkpoint_path: "{name}"'.encode())
+
+
+# The last one replaces a checkpoint of its name.
+@pytest.mark.parametrize("name", ["ckpt-200", "ckpt_best", "ckpt-100"])
+def test_a_copy_cut_off_leaves_the_last_one(lost, monkeypatch, name):
+    if name == "ckpt_best":
+        save(lost, name, b"old")
+        assert lost.copy("100", "3") == name
+    save(lost, name, b"of another length")
+    before, upload = lost.stored(), s3.upload
+
+    def cut_off_at(file):
+        def cut_off(client, path, bucket, key):
+            if key.endswith(file):
+                raise OSError("cut off")
+            upload(client, path, bucket, key)
+
+        return cut_off
+
+    for file in (f"{name}.index", f"{name}.data-00000-of-00001"):
         with monkeypatch.context() as patch:
-            patch.setattr(s3, "upload", lambda client, path, bucket, key, name=name: cut_off(client, path, bucket, key) if key.endswith(name) else None)
+            patch.setattr(s3, "upload", cut_off_at(file))
             with pytest.raises((OSError, JobError)):
                 lost.copy("100", "3")
         assert before.items() <= lost.stored().items()
-    assert lost.copy("100", "3") == "ckpt-200"
+    assert lost.copy("100", "3") == name
+    stored = {path: content for path, content in lost.stored().items() if name in path}
+    assert stored == dict.fromkeys([f"checkpoints/{name}.index", f"checkpoints/{name}.data-00000-of-00001"], b"of another length")
+
+
+@pytest.mark.parametrize("count", range(4))
+def test_a_replacement_of_a_copy_cut_off_anywhere_is_restored(lost, make_chief, monkeypatch, count):
+    save(lost, "ckpt_best", b"old")
+    assert lost.copy("100", "3") == "ckpt_best"
+    save(lost, "ckpt_best", b"of another length")
+    copy, write, done = Archive.copy, Archive.write_bytes, []
+
+    def cut_off(call):
+        def called(*arguments):
+            if len(done) == count:
+                raise OSError("cut off")
+            done.append(arguments)
+            call(*arguments)
+
+        return called
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Archive, "copy", cut_off(copy))
+        patch.setattr(Archive, "write_bytes", cut_off(write))
+        with pytest.raises(OSError, match="cut off"):
+            lost.copy("100", "3")
+    chief = make_chief()
+    Resume(chief.training("100", "3")).run()
+    content = {chief.model.read_bytes(f"checkpoints/ckpt_best.{suffix}") for suffix in ("index", "data-00000-of-00001")}
+    assert content == ({b"of another length"} if count else {b"old"})
+    assert lost.copy("100", "3") == "ckpt_best"
+    assert not any(path.startswith("checkpoints/.incoming/") for path in lost.stored())
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_copied_is_not_taken_for_whole(lost, monkeypatch):
+    save(lost, "ckpt_best", b"old")
+    assert lost.copy("100", "3") == "ckpt_best"
+    save(lost, "ckpt_best", b"new")
+    before, upload = lost.stored(), s3.upload
+
+    def replaced(*arguments):
+        upload(*arguments)
+        save(lost, "ckpt_best", b"newest")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(s3, "upload", replaced)
+        with pytest.raises(JobError, match="replaced while it was copied"):
+            lost.copy("100", "3")
+    assert before.items() <= lost.stored().items()
+    assert lost.copy("100", "3") == "ckpt_best"
+    assert lost.stored()["checkpoints/ckpt_best.index"] == b"newest"
 
 
 def test_a_copy_is_not_made_of_a_checkpoint_that_is_not_complete(lost):
@@ -271,13 +374,16 @@ def test_a_finished_training_whose_model_is_damaged_is_repeated_from_its_checkpo
     assert second.stored()["saved_model/saved_model.pb"] == b"from 100 to 200"
 
 
-def test_a_damaged_checkpoint_is_not_restored(make_chief, s3_server):
+def test_a_damaged_checkpoint_of_the_export_is_not_restored(make_chief, s3_server):
     first = make_chief()
     first.train("100")
     first.export()
     s3_server.put(f"{first.prefix}/checkpoint/ckpt-100.data-00000-of-00001", b"damaged")
-    second = make_chief()
-    second.train("100")
+    second, before = make_chief(), first.stored()
+    with pytest.raises(BadInput, match=r"no other checkpoint.*/checkpoint has ckpt-100, and .*deeptrain_replace_export=true"):
+        second.train("100")
+    assert second.last() is None and second.stored() == before
+    second.train("100", replace=True)
     assert second.last() == "ckpt-100"
     assert Hdfs(f"{second.model.url}/checkpoints").read_bytes("ckpt-100.data-00000-of-00001") == b"100 data-00000-of-00001"
 
@@ -334,6 +440,7 @@ def test_the_newest_counts_of_hdfs_the_copies_and_the_export(lost, make_chief):
     # The deadline has exported a later checkpoint than that which was copied.
     with pytest.raises(JobError, match="status 3"):
         lost.train("100", "3")
+    lost.model.write_bytes("weights.h5", b"weights")
     with pytest.raises(BadInput, match="not done.*ckpt-200"):
         lost.export(partial=True)
     chief = make_chief()
@@ -341,6 +448,7 @@ def test_the_newest_counts_of_hdfs_the_copies_and_the_export(lost, make_chief):
         chief.train("100", "3")
     assert chief.last() == "ckpt-300"
     assert "events.200" in Hdfs(f"{chief.model.url}/events").files()
+    assert chief.model.read_bytes("weights.h5") == b"weights"
     # HDFS has a newer one than S3 now.
     with pytest.raises(JobError, match="status 3"):
         chief.train("100", "3")
@@ -386,6 +494,94 @@ def test_s3_is_waited_for_where_hdfs_has_nothing(lost, make_chief, monkeypatch):
     with pytest.raises(JobError, match="status 3"):
         chief.train("100", "3")
     assert not failures and chief.last() == "ckpt-200"
+
+
+def lose(chief, cluster, name: str) -> None:
+    """Loses the blocks of a file of the run in HDFS."""
+    # Its length is its own.
+    chief.model.write_bytes(name, chief.model.read_bytes(name) + b" " * (10_000 + secrets.randbelow(50_000)))
+    cluster.lose_blocks(chief.model, name)
+
+
+@pytest.fixture
+def given_up(monkeypatch):
+    """Nobody waits for lost blocks."""
+    monkeypatch.setattr("deeptrain.train.BLOCKS_SECONDS", 0, raising=False)
+    monkeypatch.setattr("deeptrain.train.WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("deeptrain.train.RETRY_SECONDS", 0)
+
+
+@pytest.mark.parametrize("name", ["checkpoints/ckpt-100.data-00000-of-00001", "checkpoints/checkpoint", "run.json"])
+def test_a_training_resumes_from_s3_where_hdfs_has_lost_blocks(lost, cluster, given_up, name):
+    before = lost.stored()
+    lose(lost, cluster, name)
+    with pytest.raises(JobError, match="status 3"):
+        lost.train("100", "3")
+    assert lost.last() == "ckpt-200"
+    # What was lost has been replaced.
+    for path in ("checkpoints/ckpt-100.index", "checkpoints/ckpt-100.data-00000-of-00001"):
+        assert lost.model.read_bytes(path) == before[path]
+    assert json.loads(lost.model.read_bytes("run.json")) == json.loads(before["checkpoints/run.json"])
+
+
+def test_copies_go_on_where_hdfs_has_lost_the_record_of_the_run(lost, cluster):
+    Archive(lost.target, lost.s3_server.settings, lost.s3_server.credentials).delete_checkpoints()
+    lose(lost, cluster, "run.json")
+    assert CheckpointCopier(lost.training("100", "3"), Intact(lost.model.url, cluster.http_url)).copy() == "ckpt-100"
+    assert lost.stored()["checkpoints/run.json"] == (lost.directory / "train" / "run.json").read_bytes()
+    lost.model.delete("run.json")
+
+
+def test_a_training_resumes_from_an_older_checkpoint_where_hdfs_has_lost_blocks(lost, cluster, given_up):
+    with pytest.raises(JobError, match="status 3"):
+        lost.train("100", "3")
+    Archive(lost.target, lost.s3_server.settings, lost.s3_server.credentials).delete_checkpoints()
+    lose(lost, cluster, "checkpoints/ckpt-200.data-00000-of-00001")
+    with pytest.raises(JobError, match="status 3"):
+        lost.train("50", "3")
+    assert lost.last() == "ckpt-150"
+    lost.model.delete("checkpoints", recursive=True)
+
+
+def test_the_only_checkpoint_is_not_given_up(lost, cluster, given_up):
+    Archive(lost.target, lost.s3_server.settings, lost.s3_server.credentials).delete_checkpoints()
+    lose(lost, cluster, "checkpoints/ckpt-100.data-00000-of-00001")
+    files = set(lost.model.files())
+    job = lost.training("100", "3")
+    job.settings["no_progress_seconds"] = 1
+    with pytest.raises(JobError, match=r"no progress for 4 s: HDFS has lost blocks.*ckpt-100\.data-00000-of-00001.*start the DataNodes"):
+        train(job)
+    assert set(lost.model.files()) == files
+    lost.model.delete("checkpoints", recursive=True)
+
+
+def test_blocks_of_a_datanode_that_restarts_are_waited_for(lost, monkeypatch):
+    monkeypatch.setattr("deeptrain.train.WAIT_SECONDS", 0)
+    with pytest.raises(JobError, match="status 3"):
+        lost.train("100", "3")
+    left, restored = [{"checkpoints/ckpt-200.index"}] * 3, []
+    monkeypatch.setattr(Intact, "damaged", lambda self: left.pop() if left else set())
+    monkeypatch.setattr(Resume, "_restore_checkpoint", lambda *arguments: restored.append(arguments))
+    with pytest.raises(JobError, match="status 3"):
+        lost.train("100", "3")
+    assert not left and not restored and lost.last() == "ckpt-300"
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_role_that_is_late_ends_no_training(lost, make_chief, monkeypatch, own):
+    """It resumes from HDFS alone, or waits where HDFS has nothing."""
+    chief, connect, failures = lost if own else make_chief(), s3.connect, ["no role"] * 3
+    monkeypatch.setattr("deeptrain.train.RETRY_SECONDS", 0)
+
+    def late(*arguments, **more):
+        if failures:
+            raise JobError(failures.pop())
+        return connect(*arguments, **more)
+
+    monkeypatch.setattr(s3, "connect", late)
+    with pytest.raises(JobError, match="status 3"):
+        chief.train("100", "3")
+    assert chief.last() == "ckpt-200" and len(failures) == (2 if own else 0)
 
 
 def test_hdfs_of_another_configuration_is_refused(lost, make_chief):

@@ -17,12 +17,20 @@ import threading
 import time
 from types import SimpleNamespace
 
+import boto3
 import botocore.exceptions
+import botocore.session
 import pytest
-from services import Proxy, s3_process
+from services import Proxy, metadata_service, s3_process
 
 from deeptrain import patience, s3
 from deeptrain.job import BadInput, JobError, Stopped
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """The same number of tries in less time."""
+    monkeypatch.setattr(s3, "_LONGEST_DELAY", 0.02, raising=False)
 
 
 def listed(url, settings, credentials):
@@ -92,18 +100,50 @@ def test_half_of_the_credentials(s3_server):
         listed(f"s3://{s3_server.bucket}/x", s3_server.settings, {"aws_access_key_id": "tester", "aws_secret_access_key": ""})
 
 
-def test_no_credentials(s3_server, monkeypatch, tmp_path):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+@pytest.fixture
+def bare(monkeypatch, tmp_path):
+    """A machine that has no credentials of its own."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_EC2_METADATA_DISABLED"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    with pytest.raises(BadInput, match="no S3 credentials: set deeptrain_s3_access_key_id"):
+
+
+def test_no_credentials(s3_server, monkeypatch, bare):
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setattr(s3, "PATIENCE_SECONDS", 0)
+    with pytest.raises(JobError, match="no S3 credentials: set deeptrain_s3_access_key_id") as error:
         listed(f"s3://{s3_server.bucket}/x", s3_server.settings, {})
+    # A start at the next boot may find the role.
+    assert not isinstance(error.value, BadInput)
     # boto3's own chain.
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.credentials["aws_access_key_id"])
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.credentials["aws_secret_access_key"])
     assert listed(f"s3://{s3_server.bucket}/nothing", s3_server.settings, {}) == []
+
+
+def test_a_role_that_is_late_is_waited_for(s3_server, monkeypatch, bare, quick):
+    with metadata_service(s3_server.credentials, refusals=20) as url:
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", url)
+        assert listed(f"s3://{s3_server.bucket}/nothing", s3_server.settings, {}) == []
+
+
+@pytest.mark.parametrize("error", [None, botocore.exceptions.CredentialRetrievalError(provider="iam-role", error_msg="no answer")])
+def test_a_role_that_never_comes(s3_server, monkeypatch, quick, error):
+    def get_credentials(_session):
+        if error:
+            raise error
+
+    monkeypatch.setattr(boto3.session.Session, "get_credentials", get_credentials)
+    monkeypatch.setattr(botocore.session.Session, "get_credentials", get_credentials)
+    monkeypatch.setattr(s3, "PATIENCE_SECONDS", 0.2)
+    with pytest.raises(JobError, match="role gives no S3 credentials" if error else "no S3 credentials: set") as raised:
+        listed(f"s3://{s3_server.bucket}/x", s3_server.settings, {})
+    assert not isinstance(raised.value, BadInput)
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Stopped):
+        s3.connect(s3_server.settings, {}, stop=stop)
 
 
 @pytest.mark.parametrize("url", ["", "bucket/prefix", "s3://", "s3://bucket", "s3://bucket/", "http://bucket/prefix"])
@@ -186,13 +226,10 @@ class RefusingProxy(Proxy):
             target.shutdown(socket.SHUT_WR)
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """The same number of tries in less time."""
-    monkeypatch.setattr(s3, "_LONGEST_DELAY", 0.02, raising=False)
-
-
-@pytest.mark.parametrize(("status", "code"), [(503, "SlowDown"), (500, "InternalError"), (429, "TooManyRequests"), (400, "RequestTimeout"), (502, "")])
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(503, "SlowDown"), (500, "InternalError"), (429, "TooManyRequests"), (400, "RequestTimeout"), (502, ""), (403, "RequestTimeTooSkewed")],
+)
 @pytest.mark.parametrize("operation", ["list", "read", "upload"])
 def test_what_s3_puts_off_is_repeated(s3_server, tmp_path, quick, operation, status, code):
     prefix = f"put-off-{secrets.token_hex(4)}"
@@ -240,6 +277,14 @@ def test_a_request_that_waits_is_stopped(s3_server, quick):
         stop.set()
         with pytest.raises(Stopped):
             s3.list_objects(client, s3_server.bucket, "x")
+
+
+def test_a_skewed_clock_is_refused_at_once_where_nobody_boots(s3_server):
+    with RefusingProxy(s3_server.endpoint, 403, "RequestTimeTooSkewed", 10**6) as proxy:
+        settings = {**s3_server.settings, "endpoint_url": proxy.endpoint}
+        with pytest.raises(JobError, match="clock.*NTP"), s3.explained("s3://b/p", "deeptrain_data_url", settings):
+            s3.list_objects(s3.connect(settings, s3_server.credentials, wait=False), s3_server.bucket, "x")
+        assert proxy.refused == 1
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from services import LIMIT, Proxy, wait_until
+from services import LIMIT, Proxy, metadata_service, wait_until
 
 import deeptrain.stage
 from deeptrain import manifest, s3
@@ -373,6 +373,18 @@ def test_wrong_credentials(make_job, source, s3_server, tmp_path, wrong):
     with pytest.raises(BadInput, match="deeptrain_s3_access_key_id") as error:
         stage(job)
     assert s3_server.credentials["aws_secret_access_key"] not in str(error.value)
+
+
+def test_a_node_whose_role_is_late_at_boot(make_job, source, s3_server, tmp_path, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_EC2_METADATA_DISABLED"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    make_job(source)
+    (tmp_path / "credentials" / "s3.json").write_text("{}")
+    with metadata_service(s3_server.credentials, refusals=4) as url:
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", url)
+        assert start_staging(tmp_path).wait(300) == 0
 
 
 def test_no_hdfs(make_job, source, tmp_path, monkeypatch):

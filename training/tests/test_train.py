@@ -203,6 +203,10 @@ def test_no_progress_ends_the_command(make_job):
     assert time.monotonic() - began < 600
 
 
+def test_a_negative_patience_ends_no_command(make_job):
+    assert training.patience(make_job(GOOD, no_progress_seconds=-1)) == float("inf")
+
+
 def test_without_patience_the_command_may_be_silent(make_job):
     assert train(make_job("import time; time.sleep(3)\n" + GOOD, no_progress_seconds=0)).summary["environment"]
 
@@ -289,6 +293,35 @@ def test_hdfs_is_waited_for(make_job, cluster, tmp_path):
         waiter.join()
     assert starts(tmp_path) == 1
     assert "HDFS at" in records(job, "wait for HDFS")[0]["extra"]["missing"]
+
+
+def test_other_data_than_the_configured_is_refused(make_job, hdfs, tmp_path):
+    job = make_job(COUNT + GOOD)
+    job.config.update(data_url=f"{hdfs.url}/data", data_manifest_sha256="abc")
+    hdfs.write_bytes("data/_manifest.sha256", b"def")
+    with pytest.raises(BadInput, match=r"hdfs://.*/data holds other data.*was abc, is now def.*data\.yml"):
+        train(job)
+    assert starts(tmp_path) == 0
+    hdfs.write_bytes("data/_manifest.sha256", b"abc")
+    train(job)
+    assert starts(tmp_path) == 1
+
+
+def test_data_that_is_being_staged_is_waited_for(make_job, hdfs, tmp_path):
+    job = make_job(COUNT + GOOD)
+    job.config.update(data_url=f"{hdfs.url}/data", data_manifest_sha256="abc")
+
+    def stage():
+        wait_until(lambda: len(records(job, "wait for data")) >= 1, "it waits")
+        assert starts(tmp_path) == 0
+        hdfs.write_bytes("data/_manifest.sha256", b"abc")
+
+    staging = threading.Thread(target=stage)
+    staging.start()
+    train(job)
+    staging.join()
+    assert starts(tmp_path) == 1
+    assert "has no _manifest.sha256" in records(job, "wait for data")[0]["extra"]["missing"]
 
 
 def test_a_mark_of_success_that_cannot_be_written_is_repeated_alone(make_job, tmp_path, hdfs, monkeypatch):
@@ -440,6 +473,99 @@ def test_a_run_that_trains_is_marked(make_job, hdfs, tmp_path, monkeypatch):
         (tmp_path / "cache" / "work" / "end").touch()
         worker.join()
     assert hdfs.status("_RUNNING") is None and hdfs.status("_SUCCESS") is not None
+
+
+@pytest.fixture
+def other_chief(make_job, tmp_path, monkeypatch):
+    """The mark of another chief of the same run."""
+    monkeypatch.setattr(training, "RUNNING_SECONDS", 0.2)
+    make_job("")
+    (tmp_path / "other").mkdir()
+    shutil.copy(tmp_path / "config.json", tmp_path / "other")
+    return training.Mark(Job(tmp_path / "other"))
+
+
+def chiefs(hdfs) -> set[str]:
+    return set(Hdfs(f"{hdfs.url}/_CHIEFS").files())
+
+
+def test_a_chief_waits_while_another_one_trains_the_run(make_job, hdfs, tmp_path, other_chief, monkeypatch):
+    monkeypatch.setattr(training, "STALE_SECONDS", 60)
+    job = make_job(COUNT + GOOD)
+    worker = threading.Thread(target=train, args=(job,), daemon=True)
+    with other_chief:
+        assert other_chief.claim() == ""
+        worker.start()
+        wait_until(lambda: len(records(job, "wait for another chief")) >= 2, "it waits")
+        assert starts(tmp_path) == 0 and chiefs(hdfs) == {other_chief.name}
+        assert other_chief.name in records(job, "wait for another chief")[0]["extra"]["missing"]
+    worker.join()
+    assert starts(tmp_path) == 1 and chiefs(hdfs) == set()
+
+
+def test_a_chief_takes_over_from_one_that_was_lost(make_job, hdfs, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "STALE_SECONDS", 0.5)
+    hdfs.write_bytes("_CHIEFS/lost-1", b"")
+    job = make_job(COUNT + GOOD)
+    train(job)
+    assert starts(tmp_path) == 1 and chiefs(hdfs) == set()
+    assert records(job, "wait for another chief")
+
+
+def test_a_chief_that_was_restarted_waits_for_no_other(make_job, hdfs, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "STALE_SECONDS", 3600)
+    job = make_job(COUNT + GOOD)
+    Hdfs(f"{hdfs.url}/_CHIEFS").write_bytes(training.Mark(job).name, b"")
+    train(job)
+    assert not records(job, "wait for another chief")
+
+
+def test_a_chief_that_comes_back_yields_to_the_one_that_took_over(make_job, hdfs, tmp_path, other_chief, monkeypatch):
+    monkeypatch.setattr(training, "STALE_SECONDS", 3600)
+    program = """
+import signal, time
+signal.signal(signal.SIGTERM, lambda *arguments: Path("saved").touch())
+if count == 0:
+    time.sleep(600)
+"""
+    job = make_job(COUNT + program + GOOD)
+    worker = threading.Thread(target=train, args=(job,), daemon=True)
+    worker.start()
+    wait_until(lambda: starts(tmp_path) == 1, "the command runs")
+    (own,) = chiefs(hdfs)
+    with other_chief:
+        monkeypatch.setattr(training, "STALE_SECONDS", 0)
+        assert other_chief.claim() == ""
+        monkeypatch.setattr(training, "STALE_SECONDS", 3600)
+        wait_until(lambda: records(job, "wait for another chief"), "it waits")
+        assert chiefs(hdfs) == {other_chief.name} != {own}
+        assert starts(tmp_path) == 1
+    worker.join()
+    assert starts(tmp_path) == 2 and not (tmp_path / "cache" / "work" / "saved").exists()
+
+
+def test_a_mark_that_another_chief_replaces_at_the_same_time(make_job, hdfs, monkeypatch):
+    mark, write = training.Mark(make_job(GOOD)), Hdfs.write_stream
+
+    def replaced(self, name, chunks):
+        write(self, name, chunks)
+        raise FileNotFoundError(f"{name} (inode 7) Holder x does not have any open files.")
+
+    monkeypatch.setattr(Hdfs, "write_stream", replaced)
+    assert mark.claim() == ""
+
+
+def test_of_two_chiefs_that_begin_at_once_one_withdraws(make_job, hdfs, other_chief, monkeypatch):
+    mark, renew = training.Mark(make_job(GOOD)), training.Mark._renew
+
+    def at_once(self):
+        if self is mark:
+            assert "trains this run" not in other_chief.claim()
+        renew(self)
+
+    monkeypatch.setattr(training.Mark, "_renew", at_once)
+    assert other_chief.name in mark.claim()
+    assert chiefs(hdfs) == {other_chief.name}
 
 
 def test_the_commands_own_words_are_the_error(make_job):
@@ -765,6 +891,16 @@ def test_a_server_removes_stale_caches(hdfs, tmp_path, monkeypatch):
     (tmp_path / "worker.json").write_text(json.dumps(config))
     assert serve_main(str(tmp_path / "worker.json")) == 0
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["mine"]
+
+
+def test_a_chief_removes_stale_caches(make_job, hdfs, tmp_path):
+    hdfs.write_bytes("done/_SUCCESS", b"")
+    for run in ("done", "other"):
+        (tmp_path / "caches" / run).mkdir(parents=True)
+    job = make_job(GOOD, cache_dir=str(tmp_path / "caches" / "mine"))
+    job.config["model_url"] = f"{hdfs.url}/mine"
+    train(job)
+    assert {path.name for path in (tmp_path / "caches").iterdir()} == {"mine", "other"}
 
 
 def test_fewer_shards_than_workers(shards, tmp_path):

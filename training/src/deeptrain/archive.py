@@ -20,9 +20,13 @@ from deeptrain.job import BadInput, JobError
 MANIFEST = "manifest.json"
 # The export's own checkpoint, the final one of a complete export.
 FINAL = "checkpoint"
-EVENTS = "events"
+EVENTS = checkpoint.EVENTS
+# What else a training that is not done has saved, by its path in the run's directory of HDFS.
+SAVED = "saved"
 # Files that replace others of the export, until all of them are uploaded.
 INCOMING = ".incoming"
+# A copy of a checkpoint that replaces the files of one of the same name, until it has.
+REPLACEMENT = f"{checkpoint.DIRECTORY}/{INCOMING}"
 
 
 class Foreign(BadInput):
@@ -49,11 +53,11 @@ def digest(chunks: Iterable[bytes]) -> tuple[int, str]:
 class Archive:
     """The prefix of one run. Names are relative to it."""
 
-    def __init__(self, url: str, settings: dict, credentials: dict, stop: threading.Event | None = None):
+    def __init__(self, url: str, settings: dict, credentials: dict, stop: threading.Event | None = None, wait: bool = True):
         self.url = url.rstrip("/")
         self.settings = settings
         self.bucket, self.prefix = s3.split_url(self.url, "deeptrain_export_url")
-        self.client = s3.connect(settings, credentials, stop=stop)
+        self.client = s3.connect(settings, credentials, stop=stop, wait=wait)
 
     def explained(self):
         return s3.explained(self.url, "deeptrain_export_url", self.settings)
@@ -81,6 +85,10 @@ class Archive:
     def upload(self, local: Path, name: str) -> None:
         with self.explained():
             s3.upload(self.client, local, self.bucket, self.key(name))
+
+    def copy(self, name: str, target: str) -> None:
+        with self.explained():
+            self.client.copy({"Bucket": self.bucket, "Key": self.key(name)}, self.bucket, self.key(target))
 
     def delete(self, names: Iterable[str]) -> None:
         with self.explained():
@@ -163,8 +171,7 @@ class Archive:
                 raise Damaged(f"{self.url}/{INCOMING}/{damaged}, which is to replace a file, is missing or damaged: run export.yml, which uploads it again")
         self.delete([MANIFEST])
         for name in sorted(uploaded):
-            with self.explained():
-                self.client.copy({"Bucket": self.bucket, "Key": incoming[name].key}, self.bucket, self.key(name))
+            self.copy(f"{INCOMING}/{name}", name)
             if self.digest(name) != entries[name]:
                 raise JobError(f"{self.url}/{name} reads otherwise than it was written: start the export again")
         self.delete(pending["stale"])
@@ -187,10 +194,10 @@ class Archive:
         content = self.read_bytes(f"{checkpoint.DIRECTORY}/{FILE}")
         return Identity.decode(content) if content or self.files(checkpoint.DIRECTORY) else None
 
-    def delete_checkpoints(self) -> None:
+    def delete_checkpoints(self, directory: str = checkpoint.DIRECTORY) -> None:
         """Removes the copies, the index first."""
-        names = sorted(self.files(checkpoint.DIRECTORY), key=lambda name: name != checkpoint.INDEX)
-        self.delete(f"{checkpoint.DIRECTORY}/{name}" for name in names)
+        names = sorted(self.files(directory), key=lambda name: name != checkpoint.INDEX)
+        self.delete(f"{directory}/{name}" for name in names)
 
     def refuse_foreign(self, identity: Identity) -> None:
         """Raises Foreign, with the difference, when S3 holds a model or checkpoints of another configuration."""

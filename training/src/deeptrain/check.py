@@ -33,7 +33,8 @@ def check(job: Job) -> Outcome:
     The data's manifest is not known yet: the training compares that, too.
     """
     settings = job.config["s3"]
-    client = s3.connect(settings, job.credentials("s3"))
+    # Somebody waits for the answer.
+    client = s3.connect(settings, job.credentials("s3"), wait=False)
     source = job.config["source"]
     objects = list(list_source(client, source, settings).values())
     with s3.explained(source, "deeptrain_data_url", settings):
@@ -42,6 +43,6 @@ def check(job: Job) -> Outcome:
     if job.settings.get("command") and not job.settings.get("replace"):
         known = read_identity(Path(job.settings["training_dir"])) if job.settings.get("training_dir") else Identity()
         identity = Identity({"command": job.settings["command"]}, known.training_id)
-        Archive(job.config["export"], settings, job.credentials("s3"), job.stop).refuse_foreign(identity)
+        Archive(job.config["export"], settings, job.credentials("s3"), job.stop, wait=False).refuse_foreign(identity)
     probe(client, job.config["export"], settings)
     return Outcome(changed=False, summary={"objects": len(objects), "bytes": sum(item.length for item in objects)})

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The deeptrain.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The checkpoints of a run, whatever command writes them and wherever they are: on the node, in HDFS or in S3."""
+"""What a run saves, above all checkpoints, whatever command writes them and wherever they are: on the node, in HDFS or in S3."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import os
 import re
 from typing import NamedTuple, Protocol
 
-DIRECTORY = "checkpoints"
+from deeptrain.identity import FILE
+
+# Directories of a run in HDFS.
+DIRECTORY, EVENTS = "checkpoints", "events"
 # The file in which TensorFlow names the last checkpoint.
 INDEX = "checkpoint"
 # Added to a checkpoint's name: a file that holds a directory saved_model, the model as it was then.
@@ -80,7 +83,28 @@ def find(directory: Directory) -> Found | None:
     """The last checkpoint by the index; None when there is none, or a file of it is missing."""
     index = directory.read_bytes(INDEX)
     name = last_checkpoint(index.decode(errors="replace")) if index else None
-    if not name:
-        return None
-    files = {path: status for path, status in directory.files().items() if path.startswith(name + ".") and not path.endswith(PART)}
-    return Found(name, index, files) if _complete({path.removeprefix(name) for path in files}) else None
+    return _found(name, index, directory.files()) if name else None
+
+
+def find_highest(directory: Directory) -> Found | None:
+    """The complete checkpoint of the highest step, whatever the index says, with an index that names it alone; None when there is none.
+
+    For a directory whose last checkpoint is lost.
+    """
+    files = directory.files()
+    names = {path.removesuffix(".index") for path in files if path.endswith(".index")}
+    for name in sorted((name for name in names if step_of(name) is not None), key=step_of, reverse=True):
+        if found := _found(name, f'model_checkpoint_path: "{name}"\nall_model_checkpoint_paths: "{name}"\n'.encode(), files):
+            return found
+    return None
+
+
+def _found(name: str, index: bytes, files: dict[str, object]) -> Found | None:
+    own = {path: status for path, status in files.items() if path.startswith(name + ".") and not path.endswith(PART)}
+    return Found(name, index, own) if _complete({path.removeprefix(name) for path in own}) else None
+
+
+def is_saved(path: str) -> bool:
+    """Whether a file of a run, by its path in the run's directory of HDFS, would be missed: all but events and the collection's own files."""
+    top, _slash, rest = path.partition("/")
+    return not (top == EVENTS and rest or top.startswith("_") or top.removesuffix(PART) == FILE)

@@ -38,7 +38,7 @@ from deeptrain.job import BadInput, JobError
 SHARED = "deadline"
 # Left by the chief when it needs the other nodes no more; its time is that of the deadline it was left at.
 EXPORTED = "deadline-exported"
-RUNS, CHECKPOINTS = "runs", "checkpoints"
+RUNS = "runs"
 # `armed` is touched by each run of role deadline, `hdfs` is made when HDFS has answered for the first time.
 WATCHED, UNTIL, ARMED, HDFS = "watched", "until", "armed", "hdfs"
 TRAIN, STAGE, EXPORT = (f"deeptrain-{kind}@*.service" for kind in ("train", "stage", "export"))
@@ -163,11 +163,12 @@ class Shared:
         self.hdfs.rename(temporary, name)
 
     def saved(self) -> set[str]:
-        """The runs that have checkpoints."""
+        """The runs that have saved checkpoints or other files."""
+        from deeptrain.checkpoint import is_saved
         from deeptrain.hdfs import Hdfs
 
-        paths = (path.split("/") for path in Hdfs(f"{self.hdfs.url}/{RUNS}").files())
-        return {path[0] for path in paths if len(path) > 2 and path[1] == CHECKPOINTS}
+        paths = (path.partition("/") for path, _status in Hdfs(f"{self.hdfs.url}/{RUNS}").list_files())
+        return {run for run, _slash, path in paths if path and is_saved(path)}
 
 
 def look(config: dict) -> Deadline:
@@ -356,7 +357,7 @@ class Runs:
             return True
 
     def left(self, saved: Iterable[str]) -> list[str]:
-        """The runs of which a model or a checkpoint is not in S3, with those that have checkpoints in HDFS."""
+        """The runs of which a model or what they saved is not in S3, with those that have saved anything in HDFS."""
         return [run for run in sorted({*self.runs(), *saved}) if (run in saved or self.has_model(run)) and not self.exported(run)]
 
     def busy(self) -> list[str]:
@@ -447,7 +448,7 @@ class End(Runs):
             systemctl("start", "--no-block", unit)
 
     def allow_checkpoint(self, run: str) -> None:
-        """Lets the export take the last checkpoint where there is no model."""
+        """Lets the export take what the training has saved where there is no model."""
         try:
             with self.leaf(run, "export") as directory:
                 document, status = read_document(directory, "config.json")

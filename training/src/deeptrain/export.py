@@ -16,10 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from deeptrain import checkpoint, manifest
-from deeptrain.archive import EVENTS, FINAL, INCOMING, MANIFEST, Archive, Damaged, digest, encode, owns
+from deeptrain.archive import EVENTS, FINAL, INCOMING, MANIFEST, SAVED, Archive, Damaged, digest, encode, owns
 from deeptrain.hdfs import CHUNK_BYTES, Hdfs
 from deeptrain.identity import read_identity
 from deeptrain.job import BadInput, Job, JobError, Outcome
+from deeptrain.namenode import Intact
 
 PARALLEL = 4
 
@@ -135,7 +136,8 @@ class Export:
         """TensorBoard's events, which otherwise end with the cluster."""
         found = {}
         if self.job.settings.get("events_url"):
-            directory = Hdfs(self.job.settings["events_url"])
+            directory = Intact(self.job.settings["events_url"], self.job.settings.get("namenode_url"))
+            # Those whose blocks are lost keep no model from S3.
             for name in directory.files():
                 if not name.endswith(checkpoint.PART):
                     found[f"{EVENTS}/{name}"] = scratch / name
@@ -189,16 +191,16 @@ class Export:
                 "python": platform.python_version(),
                 **metrics.get("versions", {}),
             },
-            "data": self._data(settings.get("data_manifest")),
+            "data": self._data(),
         }
 
-    @staticmethod
-    def _data(url: str | None) -> dict | None:
-        """What the model was trained on, by the data's manifest."""
+    def _data(self) -> dict | None:
+        """What the model was trained on, by the data's manifest; None without one."""
+        url = self.job.settings.get("data_manifest")
         if not url:
             return None
         directory, name = url.rsplit("/", 1)
-        content = Hdfs(directory).read_bytes(name)
+        content = Intact(directory, self.job.settings.get("namenode_url")).read_bytes(name)
         if content is None:
             return None
         source, entries = manifest.decode(content)
@@ -210,38 +212,64 @@ class Export:
         }
 
 
-def export_checkpoint(job: Job) -> None:
-    """Exports the last checkpoint of a training that has left no model; raises BadInput, since the job is not done by that."""
-    url = job.settings["checkpoints_url"]
-    directory = Hdfs(url)
-    found = checkpoint.find(directory)
-    if found is None:
-        raise BadInput(f"{url} has no checkpoint, so there is nothing to export: run train.yml")
+def export_saved(job: Job) -> None:
+    """Exports what a training that has left no model has saved: its last checkpoint, and every other file but events.
+
+    Raises BadInput, since the job is not done by that. Where HDFS has lost blocks, the JobError has no summary: what could
+    not be exported may come back with its DataNode.
+    """
+    url, namenode_url = job.settings["checkpoints_url"], job.settings.get("namenode_url")
+    directory, model = Intact(url, namenode_url), Intact(url.rpartition("/")[0], namenode_url)
+    found, lost = checkpoint.find(directory), sorted(filter(checkpoint.is_saved, model.damaged()))
+    if found is None and lost:
+        found = checkpoint.find_highest(directory)
+    others = [name for name in model.files() if checkpoint.is_saved(name) and not name.endswith(checkpoint.PART) and not (found and _is_of(found, name))]
+    if lost:
+        missing = f"HDFS has lost blocks of {', '.join(lost)} in {model.url}: start the DataNodes that have them"
+    if found is None and not others:
+        raise JobError(missing) if lost else BadInput(f"{url} has no checkpoint, so there is nothing to export: run train.yml")
     with job.scratch("checkpoint") as scratch:
-        target = scratch / FINAL
-        for path in found.files:
-            directory.download(path, target / path)
-        packed = target / f"{found.name}{checkpoint.PACKED_MODEL}"
-        if packed.exists():
-            shutil.unpack_archive(packed, scratch)
-            packed.unlink()
-        (target / checkpoint.INDEX).write_bytes(found.index)
+        if found:
+            _fetch_checkpoint(directory, found, scratch)
+        for name in others:
+            model.download(name, scratch / SAVED / name)
         exporter = Export(job, scratch)
         exporter.refuse()
         exported = checkpoint.find(exporter.archive.checkpoints(FINAL))
         if checkpoint.newer(exported, found) and not job.settings.get("replace"):
-            raise BadInput(f"{exporter.url} holds {exported.name}, which is newer than {found.name}: run train.yml, which resumes from it")
+            raise BadInput(f"{exporter.url} holds {exported.name}, which is newer than {found.name if found else url}: run train.yml, which resumes from it")
         outcome = exporter.run()
-    said = f"The training is not done, and its last checkpoint {found.name} is in {job.config['target']}: run train.yml, which resumes from it"
-    raise BadInput(said, outcome.summary)
+    what = f"its last checkpoint {found.name} is" if found else "the files that it has saved are"
+    said = f"The training is not done, and {what} in {job.config['target']}"
+    if lost:
+        raise JobError(f"{said}; {missing}")
+    raise BadInput(f"{said}: run train.yml, which resumes from there", outcome.summary)
+
+
+def _is_of(found: checkpoint.Found, name: str) -> bool:
+    """Whether a file of the run belongs to its last checkpoint, or to one that this supersedes."""
+    top, _slash, path = name.partition("/")
+    return top == checkpoint.DIRECTORY and (path == checkpoint.INDEX or path in found.files or found.supersedes(path))
+
+
+def _fetch_checkpoint(directory: Hdfs, found: checkpoint.Found, scratch: Path) -> None:
+    """Copies a checkpoint as the export has it, with the model that was packed with it."""
+    target = scratch / FINAL
+    for path in found.files:
+        directory.download(path, target / path)
+    packed = target / f"{found.name}{checkpoint.PACKED_MODEL}"
+    if packed.exists():
+        shutil.unpack_archive(packed, scratch)
+        packed.unlink()
+    (target / checkpoint.INDEX).write_bytes(found.index)
 
 
 def export(job: Job) -> Outcome:
-    """Exports, by the job's ``source``, ``target`` and ``s3``. With the setting ``partial`` the last checkpoint will do."""
+    """Exports, by the job's ``source``, ``target`` and ``s3``. With the setting ``partial`` what the training has saved will do."""
     training = Path(job.config["source"]).parent
     if not succeeded(training) and job.settings.get("partial"):
         try:
-            export_checkpoint(job)
+            export_saved(job)
         except JobError:
             # A training that was resumed may succeed meanwhile, and starts no export beside this one.
             if not succeeded(training):

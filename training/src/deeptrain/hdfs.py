@@ -197,7 +197,10 @@ class Hdfs:
                 # reads to where the reported blocks end, without an error.
                 time.sleep(0.1)
                 if not patience.lasts():
-                    raise JobError(f"{self.url}/{name} has {length} bytes and only {position} can be read: see hdfs fsck {self.path(name)}, then run data.yml")
+                    raise JobError(
+                        f"{self.url}/{name} has {length} bytes and only {position} can be read: see hdfs fsck {self.path(name)}, and start the DataNodes;"
+                        " data.yml copies lost data again"
+                    )
 
     def read_bytes(self, name: str) -> bytes | None:
         """The content of a small file, None when it is not there."""

@@ -12,6 +12,8 @@ import xml.etree.ElementTree
 from collections.abc import Iterator
 from urllib.parse import urlencode
 
+import hdfs_native
+
 from deeptrain.hdfs import CALL_SECONDS, Hdfs, Unavailable
 
 # The nodes reach each other directly.
@@ -63,3 +65,28 @@ class NameNode:
             if cookies in ([], [cookie]):
                 return
             cookie = cookies[0]
+
+
+class Intact(Hdfs):
+    """A directory of HDFS in which a file with lost blocks counts as missing.
+
+    Blocks are lost while no live DataNode has an intact copy: they may come back with a DataNode that restarts, so whoever
+    gives them up waits first. Without the NameNode's HTTP URL all files count.
+    """
+
+    def __init__(self, url: str, namenode_url: str | None):
+        super().__init__(url)
+        self._namenode = NameNode(namenode_url) if namenode_url else None
+
+    def damaged(self) -> set[str]:
+        """The names of the files with lost blocks."""
+        return set(self._namenode.damaged_files(self)) if self._namenode else set()
+
+    def list_files(self) -> Iterator[tuple[str, hdfs_native.FileStatus]]:
+        damaged = self.damaged()
+        for name, item in super().list_files():
+            if name not in damaged:
+                yield name, item
+
+    def read_bytes(self, name: str) -> bytes | None:
+        return None if name in self.damaged() else super().read_bytes(name)

@@ -5,35 +5,48 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import sys
 import uuid
 from pathlib import Path
 
 from deeptrain import checkpoint
-from deeptrain.archive import EVENTS, FINAL, Archive, Damaged, Foreign, owns
+from deeptrain.archive import EVENTS, FINAL, REPLACEMENT, SAVED, Archive, Damaged, Foreign, owns
 from deeptrain.hdfs import Hdfs, Unavailable
 from deeptrain.identity import FILE, Identity, read_identity
 from deeptrain.job import BadInput, Job, JobError
+from deeptrain.namenode import Intact
 
 
 class Resume:
     """Makes HDFS hold the newest checkpoint of a training, and refuses what belongs to another."""
 
-    def __init__(self, job: Job, model: Hdfs):
-        self.job, self.model = job, model
-        self.directory = Hdfs(f"{model.url}/{checkpoint.DIRECTORY}")
+    def __init__(self, job: Job):
+        self.job = job
+        url, namenode_url = job.config["model_url"], job.settings.get("namenode_url")
+        self.model = Intact(url, namenode_url)
+        self.directory = Intact(f"{self.model.url}/{checkpoint.DIRECTORY}", namenode_url)
         self.before = read_identity(job.directory)
+        # Checkpoints in S3 whose files are not what they were, by their directory, and why.
+        self.damaged: dict[str, tuple[checkpoint.Found, Damaged]] = {}
         configuration = {"command": job.config["command"], "data_manifest_sha256": job.config.get("data_manifest_sha256")}
         self.identity = Identity(configuration, self.before.training_id)
-        self.archive = None
-        if job.settings.get("export_url"):
-            self.archive = Archive(job.settings["export_url"], job.settings["s3"], job.credentials("s3"), job.stop)
+
+    @functools.cached_property
+    def archive(self) -> Archive:
+        settings = self.job.settings
+        return Archive(settings["export_url"], settings["s3"], self.job.credentials("s3"), self.job.stop)
 
     def run(self) -> bool:
         """Refuses, or restores; returns whether the complete export was restored, so that there is nothing to train."""
-        found = checkpoint.find(self.directory)
-        stored = Identity.decode(self.model.read_bytes(FILE))
+        found, lost = checkpoint.find(self.directory), set()
+        if found is None:
+            lost = self.directory.damaged()
+        if lost:
+            found = checkpoint.find_highest(self.directory)
+        # Where its record in HDFS is lost, that of this node counts.
+        stored = self.before if FILE in self.model.damaged() else Identity.decode(self.model.read_bytes(FILE))
         own = stored.configuration is not None and self.identity.continues(stored)
         if found and stored.configuration is not None and not own:
             raise BadInput(
@@ -48,17 +61,43 @@ class Resume:
         except (Foreign, Unavailable):
             raise
         except JobError as error:
-            if not (found and own):
+            # S3 may have a newer one than what is left of those in HDFS.
+            if lost or not (found and own):
                 if isinstance(error, BadInput):
                     raise
                 # Waited for, as HDFS is.
                 raise Unavailable(str(error)) from error
             print(f"Resumes from HDFS alone: {error}", file=sys.stderr, flush=True)
+        if lost and not done:
+            self._replace_lost(found, lost)
+        elif self.damaged and not done:
+            self._refuse_damaged()
         if not done and self.before.configuration is not None and not self.identity.same(self.before):
             # What it holds is of another configuration.
             shutil.rmtree(self.job.settings["export_dir"], ignore_errors=True)
         self._write_identity()
         return done
+
+    def _refuse_damaged(self) -> None:
+        """Refuses to train from the beginning, unless the user says so, where S3 has a checkpoint that is damaged."""
+        if checkpoint.find(self.directory) is None and not self.job.settings.get("replace"):
+            what = "; ".join(f"{self.archive.url}/{name} has {found.name}, and {error}" for name, (found, error) in self.damaged.items())
+            raise BadInput(
+                f"There is no other checkpoint to resume from: {what}. Restore it, such as from the bucket's older versions, or set"
+                " deeptrain_replace_export=true to train from the beginning"
+            )
+
+    def _replace_lost(self, older: checkpoint.Found | None, lost: set[str]) -> None:
+        """Makes the index in HDFS name an older checkpoint, where S3 has none that is newer."""
+        if checkpoint.find(self.directory) is not None:
+            return
+        if older is None:
+            raise Unavailable(
+                f"HDFS has lost blocks of the checkpoint in {self.directory.url} ({', '.join(sorted(lost))}), and there is no other one: start the"
+                f" DataNodes that have them; to train from the beginning, remove {self.directory.url} from HDFS"
+            )
+        print(f"Resumes from {older.name}: HDFS has lost blocks of {', '.join(sorted(lost))}", file=sys.stderr, flush=True)
+        self.directory.write_bytes(checkpoint.INDEX, older.index)
 
     def _adopt(self, other: Identity) -> None:
         self.identity = Identity(self.identity.configuration, self.identity.training_id or other.training_id)
@@ -73,9 +112,9 @@ class Resume:
         temporary.replace(self.job.directory / FILE)
 
     def _from_archive(self, found: checkpoint.Found | None) -> bool:
-        archive = self.archive
-        if archive is None:
+        if not self.job.settings.get("export_url"):
             return False
+        archive = self.archive
         if not self.job.settings.get("replace"):
             archive.refuse_foreign(self.identity)
         exported, copied = archive.manifest(), archive.copied()
@@ -86,7 +125,8 @@ class Resume:
             digests = {item["path"]: item["sha256"] for item in exported["files"]}
             candidates.append((FINAL, Identity.of(exported), digests))
         if copied is not None and self.identity.continues(copied):
-            candidates.append((checkpoint.DIRECTORY, copied, {}))
+            # A replacement that was interrupted counts where the other one is lost to it.
+            candidates += [(checkpoint.DIRECTORY, copied, {}), (REPLACEMENT, copied, {})]
         for name, identity, digests in candidates:
             restored = self._restore_newer(name, found, identity, digests)
             if restored:
@@ -96,7 +136,8 @@ class Resume:
             return False
         if exported.get("complete", True):
             return self._restore_export(exported)
-        self._restore_events(exported)
+        self._restore_files(exported, EVENTS, Hdfs(f"{self.model.url}/{EVENTS}"))
+        self._restore_files(exported, SAVED, self.model)
         return False
 
     def _is_whole(self) -> bool:
@@ -116,12 +157,11 @@ class Resume:
                 return None
             try:
                 self._restore_checkpoint(name, there, identity, digests)
+                self.damaged.pop(name, None)
                 return there
             except Damaged as error:
                 print(f"Not restored from S3: {error}", file=sys.stderr, flush=True)
-        if name == checkpoint.DIRECTORY:
-            # Without its index it does not count, or no older checkpoint would be copied to S3. Its data stays.
-            self.archive.delete([f"{name}/{checkpoint.INDEX}"])
+                self.damaged[name] = there, error
         return None
 
     def _restore_checkpoint(self, name: str, found: checkpoint.Found, identity: Identity, digests: dict[str, str]) -> None:
@@ -134,15 +174,14 @@ class Resume:
         self.model.write_bytes(FILE, identity.encode())
         self.directory.write_bytes(checkpoint.INDEX, found.index)
 
-    def _restore_events(self, exported: dict) -> None:
-        directory = Hdfs(f"{self.model.url}/{EVENTS}")
-        existing = directory.files()
-        objects = self.archive.files(EVENTS)
+    def _restore_files(self, exported: dict, name: str, directory: Hdfs) -> None:
+        """Restores the files below a directory of the export that are missing in HDFS."""
+        existing, objects = directory.files(), self.archive.files(name)
         with self.job.scratch("restore") as scratch:
             for item in exported["files"]:
-                path = item["path"].removeprefix(f"{EVENTS}/")
+                path = item["path"].removeprefix(f"{name}/")
                 if path != item["path"] and path in objects and path not in existing:
-                    self._copy(objects[path], scratch / "event", directory, path)
+                    self._copy(objects[path], scratch / "file", directory, path)
 
     def _copy(self, item, local: Path, directory: Hdfs, path: str, expected: str | None = None) -> None:
         sha256 = self.archive.download(item, local)

@@ -60,6 +60,7 @@ _SAMPLES = 4
 
 # What becomes of a connection.
 _BROKEN = (botocore.exceptions.ConnectionError, botocore.exceptions.HTTPClientError, botocore.exceptions.IncompleteReadError)
+_NO_ROLE = (botocore.exceptions.CredentialRetrievalError, botocore.exceptions.MetadataRetrievalError)
 
 
 class Changed(Exception):
@@ -86,8 +87,9 @@ class Retries:
     botocore's own retries end after some tries of all threads together, which is seconds.
     """
 
-    def __init__(self, stop: threading.Event | None):
+    def __init__(self, stop: threading.Event | None, wait: bool):
         self._stop = stop
+        self._codes = (*_THROTTLED, *_TRANSIENT, *(_SKEWED_CLOCK if wait else ()))
         # A wrong endpoint is found quickly; one that has answered before comes back.
         self._answered = False
 
@@ -97,7 +99,7 @@ class Retries:
             self._answered = True
             status, parsed = response[0].status_code, response[1]
             code = parsed.get("Error", {}).get("Code", "") if status >= 300 else ""
-            if status not in _TRANSIENT_STATUS and code not in _THROTTLED + _TRANSIENT:
+            if status not in _TRANSIENT_STATUS and code not in self._codes:
                 return None
             said = code or status
         elif isinstance(caught_exception, botocore.exceptions.SSLError) or not isinstance(caught_exception, _BROKEN):
@@ -120,16 +122,22 @@ def backoff(attempts: int) -> float:
     return random.uniform(0.5, 1) * min(0.5 * 2.0**attempts, _LONGEST_DELAY)
 
 
-def connect(s3: dict, credentials: dict, connections: int = 16, stop: threading.Event | None = None):
+def connect(s3: dict, credentials: dict, connections: int = 16, stop: threading.Event | None = None, wait: bool = True):
     """A boto3 client from ``endpoint_url``, ``region``, ``addressing_style``, ``ca_bundle`` and ``proxy``, each of them optional.
 
     Without credentials boto3 uses its own: a profile, or the machine's role. While S3 throttles or fails, its
-    calls wait for minutes; once ``stop`` is set they raise Stopped.
+    calls wait for minutes; once ``stop`` is set they raise Stopped. With ``wait`` they do so, too, for what a node may lack
+    for minutes after its boot: the credentials of its role, and the right time.
     """
     # An empty string is a variable left out; boto3 wants None there.
     given = {name: value for name, value in credentials.items() if value}
+    session = boto3.session.Session()
     try:
-        client = _client(s3, given, connections)
+        if not given:
+            _wait_for_role(session, PATIENCE_SECONDS if wait else 0, stop)
+        client = _client(session, s3, given, connections)
+    except _NO_ROLE as error:
+        raise _no_credentials(error) from error
     except (botocore.exceptions.PartialCredentialsError, botocore.exceptions.ProfileNotFound) as error:
         raise BadInput(f"S3 cannot be used ({error}): set both {_CREDENTIALS}") from error
     except (ValueError, botocore.exceptions.BotoCoreError) as error:
@@ -137,12 +145,43 @@ def connect(s3: dict, credentials: dict, connections: int = 16, stop: threading.
             f"S3 cannot be used ({error}): check deeptrain_s3_endpoint_url (http://HOST:PORT or https://HOST),"
             " deeptrain_s3_region and deeptrain_s3_addressing_style"
         ) from error
-    client.meta.events.register("needs-retry.s3", Retries(stop).delay)
+    client.meta.events.register("needs-retry.s3", Retries(stop, wait).delay)
     return client
 
 
-def _client(s3: dict, given: dict, connections: int):
-    return boto3.session.Session().client(
+def _wait_for_role(session: boto3.session.Session, seconds: float, stop: threading.Event | None) -> None:
+    """Waits until boto3 finds credentials: it asks the metadata service once, which may answer later than this node boots.
+
+    Returns without any when the time is up, since the first request says so.
+    """
+    patience, attempts = Patience(seconds), 0
+    while True:
+        try:
+            if session.get_credentials() is not None:
+                return
+            said = "the metadata service has none"
+        except _NO_ROLE as error:
+            if not patience.lasts():
+                raise
+            said = str(error)
+        if stop is not None and stop.is_set():
+            raise Stopped
+        if not patience.lasts():
+            return
+        delay = backoff(attempts)
+        attempts += 1
+        print(f"Waits {delay:.0f} s for the S3 credentials of the machine's role: {said}", file=sys.stderr, flush=True)
+        time.sleep(delay)
+
+
+def _no_credentials(error: Exception) -> JobError:
+    if isinstance(error, botocore.exceptions.NoCredentialsError):
+        return JobError(f"There are no S3 credentials: set {_CREDENTIALS}, or give the machine a role")
+    return JobError(f"The machine's role gives no S3 credentials ({error}): check the role, or set {_CREDENTIALS}")
+
+
+def _client(session: boto3.session.Session, s3: dict, given: dict, connections: int):
+    return session.client(
         "s3",
         endpoint_url=s3.get("endpoint_url") or None,
         region_name=s3.get("region") or None,
@@ -185,10 +224,8 @@ def explained(url: str, variable: str, s3: dict) -> Iterator[None]:
         raise JobError(f"The proxy for S3 does not answer ({error}): check deeptrain_s3_proxy") from error
     except _BROKEN as error:
         raise JobError(f"S3 at {endpoint} does not answer ({error}): check deeptrain_s3_endpoint_url") from error
-    except botocore.exceptions.NoCredentialsError as error:
-        raise BadInput(f"There are no S3 credentials: set {_CREDENTIALS}, or give the machine a role") from error
-    except (botocore.exceptions.CredentialRetrievalError, botocore.exceptions.MetadataRetrievalError) as error:
-        raise JobError(f"The machine's role gives no S3 credentials ({error}): check the role, or set {_CREDENTIALS}") from error
+    except (botocore.exceptions.NoCredentialsError, *_NO_ROLE) as error:
+        raise _no_credentials(error) from error
     except botocore.exceptions.ParamValidationError as error:
         raise BadInput(f"{variable}, {url}, is not possible in S3 ({error}): check {variable}") from error
     except botocore.exceptions.FlexibleChecksumError as error:
@@ -206,7 +243,7 @@ def explained(url: str, variable: str, s3: dict) -> Iterator[None]:
         if code == "InvalidObjectState":
             raise BadInput(f"{said}: an object of {variable}, {url}, is archived, restore it first") from error
         if code in _SKEWED_CLOCK:
-            raise BadInput(f"{said}: the clock of this machine{_clock_difference(error.response)}, set it by NTP (timedatectl set-ntp true)") from error
+            raise JobError(f"{said}: the clock of this machine{_clock_difference(error.response)}, set it by NTP (timedatectl set-ntp true)") from error
         if code in _EXPIRED:
             raise BadInput(f"{said}: the session token has expired, set {_CREDENTIALS} and deeptrain_s3_session_token to new ones") from error
         if code in _WRONG_CREDENTIALS:

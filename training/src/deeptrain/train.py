@@ -11,30 +11,35 @@ last checkpoint to S3, and the mark of success.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import os
+import random
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from deeptrain import caches, checkpoint, servers
+from deeptrain import caches, checkpoint, manifest, servers
 from deeptrain.activity import Activity
-from deeptrain.archive import Archive
+from deeptrain.archive import REPLACEMENT, Archive
 from deeptrain.export import exported_files, read_metrics
 from deeptrain.hdfs import Hdfs, Unavailable
 from deeptrain.identity import FILE, Identity
 from deeptrain.job import EXIT_BAD_INPUT, BadInput, Job, JobError, Outcome, Stopped
+from deeptrain.namenode import Intact
 from deeptrain.process import Command, work_directory
 from deeptrain.resume import Resume
 
 SUCCESS = "_SUCCESS"
-# Kept fresh while a run trains, so that nobody takes its servers away.
-RUNNING = "_RUNNING"
-RUNNING_SECONDS = 30
+# Kept fresh while a run trains, so that nobody takes its servers away; and below CHIEFS who trains it.
+RUNNING, CHIEFS = "_RUNNING", "_CHIEFS"
+RUNNING_SECONDS, STALE_SECONDS = 30, 120
 JOIN_SECONDS = 5
 # What a command gets to save a checkpoint after SIGTERM.
 STOP_SECONDS = 240
@@ -46,11 +51,13 @@ WAIT_SECONDS = 5
 WAIT_FACTOR = 4
 # Without some of its workers a training works too, so they are not waited for so long.
 WORKER_SECONDS = 120
+# A DataNode that restarts is back by then, with its blocks.
+BLOCKS_SECONDS = 600
 
 
 def task_environment(config: dict) -> dict[str, str]:
     """The whole environment of a training command, by ``run``, ``tf_config``, ``data_url``, ``model_url``, ``cache_dir``,
-    and, of the chief alone, ``export_dir`` and ``progress_file``."""
+    and, of the chief alone, ``export_dir``, ``progress_file`` and ``namenode_url``."""
     environment = {name: value for name, value in os.environ.items() if name != "CREDENTIALS_DIRECTORY"}
     environment["HOME"] = str(work_directory(config["cache_dir"]))
     environment.update({str(name): str(value) for name, value in config.get("environment", {}).items()})
@@ -61,7 +68,7 @@ def task_environment(config: dict) -> dict[str, str]:
         DEEPTRAIN_MODEL_URL=config["model_url"],
         DEEPTRAIN_CACHE_DIR=config["cache_dir"],
     )
-    for name in ("export_dir", "progress_file"):
+    for name in ("export_dir", "progress_file", "namenode_url"):
         if config.get(name):
             environment[f"DEEPTRAIN_{name.upper()}"] = str(config[name])
     return environment
@@ -73,17 +80,20 @@ class CheckpointCopier:
     # The copier of the attempt before may still be at work when the next one begins.
     _alone = threading.Lock()
 
-    def __init__(self, job: Job, model: Hdfs):
-        self.job = job
+    def __init__(self, job: Job, model: Hdfs, damaged: checkpoint.Found | None = None):
+        """``damaged`` is a checkpoint in S3 that does not count, however new it is."""
+        self.job, self.damaged = job, damaged
         self.url = job.settings.get("checkpoint_url", "")
         self.seconds = 60.0 * float(job.settings.get("checkpoint_minutes", 10))
         self.replace = bool(job.settings.get("replace"))
         self.model = model
         self.directory = Hdfs(f"{model.url}/{checkpoint.DIRECTORY}")
-        if self.url:
-            self.archive = Archive(self.url.removesuffix(f"/{checkpoint.DIRECTORY}"), job.settings["s3"], job.credentials("s3"), job.stop)
         self._copied: dict[str, tuple[int, int]] = {}
         self._ended = threading.Event()
+
+    @functools.cached_property
+    def archive(self) -> Archive:
+        return Archive(self.url.removesuffix(f"/{checkpoint.DIRECTORY}"), self.job.settings["s3"], self.job.credentials("s3"), self.job.stop)
 
     def start(self) -> None:
         if self.url and self.seconds > 0:
@@ -115,22 +125,30 @@ class CheckpointCopier:
     def _copy(self) -> str | None:
         self._check_ended()
         found = checkpoint.find(self.directory)
-        marks = {path: (status.length, status.modification_time) for path, status in found.files.items()} if found else {}
+        marks = _marks(found.files) if found else {}
         if found is None or marks == self._copied:
             return None
         self._claim()
         directory = self.archive.checkpoints(checkpoint.DIRECTORY)
         copied = checkpoint.find(directory)
+        if copied == self.damaged:
+            copied = None
         if checkpoint.newer(copied, found):
             raise JobError(f"{self.url} holds {copied.name}, which is newer than {found.name} in {self.directory.url}")
-        if found.step is None or copied is None or copied.index != found.index or _lengths(copied.files) != _lengths(found.files):
-            self._upload(found, {path for path in marks if marks[path] != self._copied.get(path)})
+        if copied is None or copied.name != found.name:
+            self._upload(found, {path for path in marks if marks[path] != self._copied.get(path)}, checkpoint.DIRECTORY)
+            self._remove_older(found)
+        elif found.step is None or copied.index != found.index or _lengths(copied.files) != _lengths(found.files):
+            self._replace(found)
         self._copied = marks
         return found.name
 
     def _claim(self) -> None:
         """Makes S3 say whose checkpoints it holds; removes those that the user wants replaced."""
-        content = self.model.read_bytes(FILE)
+        content, record = self.model.read_bytes(FILE), self.job.directory / FILE
+        if content is None and record.exists():
+            # HDFS has lost it.
+            content = record.read_bytes()
         if content:
             copied, identity = self.archive.copied(), Identity.decode(content)
             if copied is not None and not identity.continues(copied):
@@ -142,8 +160,18 @@ class CheckpointCopier:
                 self._check_ended()
                 self.archive.write_bytes(f"{checkpoint.DIRECTORY}/{FILE}", content)
 
-    def _upload(self, found: checkpoint.Found, changed: set[str]) -> None:
-        prefix = checkpoint.DIRECTORY
+    def _replace(self, found: checkpoint.Found) -> None:
+        """Replaces the files of the copy of the same name. Whenever this is interrupted, S3 has the old or the new ones under an index."""
+        self.archive.delete_checkpoints(REPLACEMENT)
+        self._upload(found, set(found.files), REPLACEMENT)
+        self.archive.delete([f"{checkpoint.DIRECTORY}/{checkpoint.INDEX}"])
+        for path in found.files:
+            self._check_ended()
+            self.archive.copy(f"{REPLACEMENT}/{path}", f"{checkpoint.DIRECTORY}/{path}")
+        self._write_index(found, checkpoint.DIRECTORY)
+        self._remove_older(found)
+
+    def _upload(self, found: checkpoint.Found, changed: set[str], prefix: str) -> None:
         existing = self.archive.files(prefix)
         with self.job.scratch("copy") as scratch:
             for path, status in found.files.items():
@@ -153,17 +181,30 @@ class CheckpointCopier:
                     self._check_ended()
                     self.archive.upload(local, f"{prefix}/{path}")
                     local.unlink()
+        now = _marks(self.directory.files())
+        if any(now.get(path, mark) != mark for path, mark in _marks(found.files).items()):
+            raise JobError(f"{found.name} in {self.directory.url} was replaced while it was copied")
+        self._write_index(found, prefix)
+
+    def _write_index(self, found: checkpoint.Found, prefix: str) -> None:
         existing = self.archive.files(prefix)
         if {path: existing[path].length for path in found.files if path in existing} != _lengths(found.files):
-            raise JobError(f"{self.url} does not hold all files of {found.name} after they were uploaded")
+            raise JobError(f"{self.archive.url}/{prefix} does not hold all files of {found.name} after they were copied")
         self._check_ended()
         self.archive.write_bytes(f"{prefix}/{checkpoint.INDEX}", found.index)
-        mirrored = self.directory.files()
-        for path in existing.keys() - {*found.files, checkpoint.INDEX, FILE}:
+
+    def _remove_older(self, found: checkpoint.Found) -> None:
+        prefix, mirrored = checkpoint.DIRECTORY, self.directory.files()
+        self.archive.delete_checkpoints(REPLACEMENT)
+        for path in self.archive.files(prefix).keys() - {*found.files, checkpoint.INDEX, FILE}:
             # Without a step in its name a checkpoint is older when HDFS has it no more.
             if found.supersedes(path) or path not in mirrored and None in (found.step, checkpoint.step_of(path)):
                 self._check_ended()
                 self.archive.delete([f"{prefix}/{path}"])
+
+
+def _marks(files: dict) -> dict[str, tuple[int, int]]:
+    return {path: (status.length, status.modification_time) for path, status in files.items()}
 
 
 def _lengths(files: dict) -> dict[str, int]:
@@ -171,10 +212,22 @@ def _lengths(files: dict) -> dict[str, int]:
 
 
 class Mark:
-    """Tells in HDFS that the run trains, by a file that is written every so often. HDFS may be away meanwhile."""
+    """Marks in HDFS that a run trains, and lets one chief at a time train it.
 
-    def __init__(self, url: str):
-        self.url = url
+    Every RUNNING_SECONDS the chief that trains renews ``_RUNNING``, and ``_CHIEFS/HOST-ID``, whose name says which chief it
+    is; the ID stays with the job's directory. Both are empty, since renewing them then needs the NameNode alone.
+
+    A chief waits while the mark of another one is renewed. It takes over what was not renewed for STALE_SECONDS in which HDFS
+    answered, by its own clock, and removes that mark. Should the other chief come back, it misses its mark, kills its
+    command without letting it save, and waits in turn.
+    """
+
+    def __init__(self, job: Job):
+        self.url = job.config["model_url"]
+        self.name = f"{socket.gethostname()}-{_chief_id(job.directory)}"
+        self._held = False
+        # Other chiefs' marks: when each was renewed by HDFS's clock, and since when that is known by this node's.
+        self._seen: dict[str, tuple[int, float]] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
 
@@ -186,14 +239,80 @@ class Mark:
         self._ended.set()
         # With STOP_SECONDS and the deletion all of it must end within the unit's TimeoutStopSec.
         self._thread.join(JOIN_SECONDS)
-        with contextlib.suppress(JobError, OSError):
-            Hdfs(self.url).delete(RUNNING)
+        if self._held:
+            with contextlib.suppress(JobError, OSError):
+                Hdfs(self.url).delete(RUNNING)
+                self._chiefs().delete(self.name)
+
+    def claim(self) -> str:
+        """Which other chief trains the run; empty when this one may from now on. Raises Unavailable."""
+        if self._held:
+            return ""
+        try:
+            others = self._others()
+        except JobError:
+            # The other chief cannot renew its mark either.
+            self._seen.clear()
+            raise
+        now, seen = time.monotonic(), self._seen
+        self._seen = {name: seen[name] if name in seen and seen[name][0] == renewed else (renewed, now) for name, renewed in others.items()}
+        if any(now - since < STALE_SECONDS for _renewed, since in self._seen.values()):
+            return self._said(others)
+        self._renew()
+        if new := self._others().keys() - others.keys():
+            # It began at the same time, and may not have seen this one.
+            self._chiefs().delete(self.name)
+            return self._said(new)
+        for name in others:
+            self._chiefs().delete(name)
+        self._held = True
+        return ""
+
+    def check(self) -> None:
+        """Raises Unavailable when another chief has taken over."""
+        if not self._held:
+            raise Unavailable(f"Another chief has taken over this run, since the mark of this one in {self.url} was not renewed")
+
+    def _said(self, names: Iterable[str]) -> str:
+        return f"The chief {', '.join(sorted(names))} trains this run, too: stop the training there; one that is lost counts for {STALE_SECONDS} s"
+
+    def _chiefs(self) -> Hdfs:
+        return Hdfs(f"{self.url}/{CHIEFS}")
+
+    def _others(self) -> dict[str, int]:
+        return {name: status.modification_time for name, status in self._chiefs().files().items() if name != self.name}
+
+    def _renew(self) -> None:
+        for directory, name in ((self._chiefs(), self.name), (Hdfs(self.url), RUNNING)):
+            # Missing before it is closed: another chief renews or removes it at this moment.
+            with contextlib.suppress(FileNotFoundError):
+                directory.write_stream(name, iter(()))
 
     def _work(self) -> None:
-        while not self._ended.is_set():
-            with contextlib.suppress(JobError, OSError):
-                Hdfs(self.url).write_stream(RUNNING, iter(()))
-            self._ended.wait(RUNNING_SECONDS)
+        while not self._ended.wait(RUNNING_SECONDS):
+            if self._held:
+                with contextlib.suppress(JobError, OSError):
+                    self._keep()
+
+    def _keep(self) -> None:
+        """Renews the marks, or yields to another chief that has taken over."""
+        others = self._others()
+        # Where both have a mark, the same one yields on both.
+        if others and (self._chiefs().status(self.name) is None or self.name > min(others)):
+            self._held = False
+            self._chiefs().delete(self.name)
+        else:
+            self._renew()
+
+
+def _chief_id(directory: Path) -> str:
+    """What tells this chief from others, whatever their host names: it stays while the job's directory does."""
+    path = directory / "chief"
+    if not path.exists():
+        temporary = path.with_name(f"{path.name}.part")
+        temporary.write_text(uuid.uuid4().hex, encoding="ascii")
+        temporary.replace(path)
+    return path.read_text(encoding="ascii")
 
 
 class OutOfPatience(JobError):
@@ -208,6 +327,8 @@ class Wait:
         self.seconds = seconds
         self.tf_config = job.settings["tf_config"]
         self.moved = time.monotonic()
+        # Files whose blocks were waited for in vain.
+        self._lost: set[str] = set()
 
     def progressed(self) -> None:
         self.moved = time.monotonic()
@@ -227,10 +348,45 @@ class Wait:
         while said := missing():
             self.check(said)
             self.job.progress.report(phase, round(time.monotonic() - began), unit="s", missing=said)
-            self.pause(WAIT_SECONDS)
+            # Two chiefs that wait for each other do not stay in step.
+            self.pause(WAIT_SECONDS * random.uniform(0.5, 1))
 
     def for_hdfs(self) -> None:
         self.until("wait for HDFS", self.missing_hdfs)
+
+    def for_blocks(self) -> None:
+        """Waits for lost blocks of the checkpoints, once: the training resumes from others when they do not come back."""
+        model, began, lost = Intact(self.job.config["model_url"], self.job.settings.get("namenode_url")), time.monotonic(), set()
+        # Never longer than all that is waited for.
+        seconds = min(BLOCKS_SECONDS, self.seconds / 2)
+
+        def missing() -> str:
+            nonlocal lost
+            names = (name for name in model.damaged() if not name.endswith(checkpoint.PART))
+            lost = {name for name in names if name == FILE or name.startswith(f"{checkpoint.DIRECTORY}/")}
+            if lost <= self._lost or time.monotonic() - began >= seconds:
+                return ""
+            return f"No live DataNode has all blocks of {', '.join(sorted(lost))} in {model.url}: start the DataNodes (hdfs.yml)"
+
+        self.until("wait for blocks", missing)
+        self._lost |= lost
+
+    def for_data(self) -> None:
+        """Waits while the data is staged; raises BadInput where HDFS has other data than the run was configured with."""
+        if self.job.config.get("data_manifest_sha256"):
+            self.until("wait for data", self.missing_data)
+
+    def missing_data(self) -> str:
+        url, configured = self.job.config["data_url"], self.job.config["data_manifest_sha256"]
+        content = Intact(url, self.job.settings.get("namenode_url")).read_bytes(manifest.DIGEST)
+        if content is None:
+            return f"{url} has no {manifest.DIGEST}, so the data is not complete: run data.yml, unless it runs"
+        if (found := content.decode(errors="replace").strip()) != configured:
+            raise BadInput(
+                f"{url} holds other data than this run was configured with (the sha256 of its manifest was {configured}, is now {found}):"
+                " stage the old data again with data.yml, or use another deeptrain_run or deeptrain_data_dir"
+            )
+        return ""
 
     def for_servers(self) -> None:
         began = time.monotonic()
@@ -268,11 +424,11 @@ def _unavailable(call: Callable[[], object]) -> str:
     return ""
 
 
-def supervise(job: Job, command: list[str], environment: dict[str, str], patience: float, progressed: Callable[[], None]) -> None:
+def supervise(job: Job, command: list[str], environment: dict[str, str], patience: float, progressed: Callable[[], None], check: Callable[[], None]) -> None:
     """Runs the command until it has succeeded; raises what else became of it.
 
     ``patience`` is the time without progress, in seconds, after which it is ended;
-    ``progressed`` is called when it makes progress.
+    ``progressed`` is called when it makes progress. What ``check`` raises kills it.
     """
     try:
         running = Command(command, environment)
@@ -289,6 +445,7 @@ def supervise(job: Job, command: list[str], environment: dict[str, str], patienc
             if job.stop.is_set():
                 running.end(STOP_SECONDS)
                 raise Stopped
+            check()
             if activity.moved():
                 progressed()
             elif activity.stalled():
@@ -369,21 +526,26 @@ def persist(job: Job, wait: Wait, attempt: Callable[[], Outcome]) -> Outcome:
         job.progress.report("restart", len(failures), unit="failures", force=True, reason=reason)
 
 
-def attempt(job: Job, wait: Wait) -> Outcome:
+def attempt(job: Job, wait: Wait, mark: Mark) -> Outcome:
     """Trains until the command ends."""
     settings = job.settings
-    model = Hdfs(job.config["model_url"])
+    model = Intact(job.config["model_url"], settings.get("namenode_url"))
     export_dir = Path(settings["export_dir"])
-    restored = Resume(job, model).run()
+    wait.until("wait for another chief", mark.claim)
+    wait.for_blocks()
+    resume = Resume(job)
+    restored = resume.run()
     export_dir.mkdir(parents=True, exist_ok=True)
     model.delete(SUCCESS)
     if not restored:
         environment = task_environment({**settings, **job.config, "progress_file": job.progress_file})
-        copier = CheckpointCopier(job, model)
+        copier = CheckpointCopier(job, model, resume.damaged.get(checkpoint.DIRECTORY, (None,))[0])
+        caches.remove_stale(Path(settings["cache_dir"]), job.config["model_url"])
+        wait.for_data()
         wait.for_servers()
         copier.start()
         try:
-            supervise(job, job.config["command"], environment, patience(job), wait.progressed)
+            supervise(job, job.config["command"], environment, patience(job), wait.progressed, mark.check)
         finally:
             copier.end()
     if not exported_files(export_dir):
@@ -394,13 +556,14 @@ def attempt(job: Job, wait: Wait) -> Outcome:
 
 
 def patience(job: Job) -> float:
-    """Seconds without progress after which the command is ended; with 0 it never is."""
-    return float(job.settings.get("no_progress_seconds", 900)) or math.inf
+    """Seconds without progress after which the command is ended; with 0 or less it never is."""
+    seconds = float(job.settings.get("no_progress_seconds", 900))
+    return seconds if seconds > 0 else math.inf
 
 
 def train(job: Job) -> Outcome:
     """Trains, by the job's ``command``, ``data_url`` and ``model_url``."""
     caches.use(Path(job.settings["cache_dir"]))
     wait = Wait(job, WAIT_FACTOR * patience(job))
-    with Mark(job.config["model_url"]):
-        return persist(job, wait, lambda: attempt(job, wait))
+    with Mark(job) as mark:
+        return persist(job, wait, lambda: attempt(job, wait, mark))

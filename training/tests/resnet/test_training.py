@@ -255,6 +255,12 @@ def test_a_resumed_training_does_not_repeat_the_order_of_the_data(run):
     assert seen == first
 
 
+@pytest.mark.parametrize(("on_workers", "orders"), [(True, 3), (False, 1)])
+def test_workers_that_run_one_graph_have_orders_of_their_own(on_workers, orders):
+    graph = tf.function(lambda: training.data_order(7, on_workers))
+    assert len({int(graph()) for _run in range(3)}) == orders
+
+
 def test_missing_test_shards_are_found_before_the_training(run, tmp_path, dataset):
     run.dataset = tmp_path / "data"
     shutil.copytree(dataset, run.dataset, ignore=shutil.ignore_patterns("test-*"))

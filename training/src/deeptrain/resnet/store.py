@@ -16,6 +16,7 @@ from pathlib import Path
 from deeptrain import checkpoint, identity
 from deeptrain.hdfs import Hdfs
 from deeptrain.job import JobError
+from deeptrain.namenode import Intact
 
 KEEP = 3
 
@@ -61,6 +62,11 @@ def remote(url: str):
     return Hdfs(url) if url.startswith("hdfs://") else LocalDirectory(url)
 
 
+def intact(url: str):
+    """The same without the files whose blocks HDFS has lost."""
+    return Intact(url, os.environ.get("DEEPTRAIN_NAMENODE_URL")) if url.startswith("hdfs://") else LocalDirectory(url)
+
+
 def forget_other(local: Path, url: str) -> None:
     """Removes what another training of the same name has left on this node."""
     content = remote(url).read_bytes(identity.FILE)
@@ -73,11 +79,14 @@ def forget_other(local: Path, url: str) -> None:
 
 
 class Mirror:
-    """Copies a local directory's files to a remote one, in the background, and removes none there."""
+    """Copies a local directory's files to a remote one, in the background, again where HDFS has lost them; removes none there."""
 
     def __init__(self, local: Path, url: str):
         self.local = local
+        # What is restored from: a lost block may come back, so nothing else takes its place here.
         self.remote = remote(url)
+        # What is uploaded to: the node has the lost files.
+        self.intact = intact(url)
         self._seen: dict[str, tuple[int, int]] = {}
         self._wake = threading.Event()
         self._ended = threading.Event()
@@ -110,7 +119,7 @@ class Mirror:
             self._sync()
 
     def _sync(self) -> None:
-        self._upload(self.local, LocalDirectory(self.local).files(), self.remote.files())
+        self._upload(self.local, LocalDirectory(self.local).files(), self.intact.files())
 
     def _upload(self, directory: Path, names: Iterable[str], existing: Container[str]) -> None:
         for name in names:
@@ -155,15 +164,14 @@ class CheckpointMirror(Mirror):
         found = checkpoint.find(LocalDirectory(self.local))
         if found is None or self._held:
             return
-        existing = self.remote.files()
         with self._scratch() as scratch:
             # The training may remove this checkpoint before all of it is uploaded.
             for name in found.files:
                 os.link(self.local / name, scratch / name)
-            self._upload(scratch, found.files, existing)
-        if self.remote.read_bytes(checkpoint.INDEX) != found.index:
+            self._upload(scratch, found.files, self.intact.files())
+        if self.intact.read_bytes(checkpoint.INDEX) != found.index:
             self.remote.write_bytes(checkpoint.INDEX, found.index)
-        for name in filter(found.supersedes, existing):
+        for name in filter(found.supersedes, self.remote.files()):
             self.remote.delete(name)
 
     @contextlib.contextmanager

@@ -51,6 +51,12 @@ def discard(checkpoints: list[str]) -> str | None:
     return str(kept[-1]) if kept else None
 
 
+def data_order(seed: int, on_workers: bool) -> tf.Tensor:
+    """The seed of the data's order, an int64: workers run the same graph, and a restarted one runs it again, so there it is another each time."""
+    order = tf.constant(seed, tf.int64)
+    return order + tf.cast(1e6 * tf.timestamp(), tf.int64) if on_workers else order
+
+
 def train(options: Options, executor: SingleProcess | Cluster, cache: Path, files: list[Path] | None) -> dict:
     """Trains, evaluates and exports; returns the metrics.
 
@@ -118,10 +124,7 @@ def train(options: Options, executor: SingleProcess | Cluster, cache: Path, file
 
     def make_dataset():
         # Runs where the dataset is used: each worker lists its own shards.
-        order = tf.constant(seed, tf.int64)
-        if executor.strategy:
-            # Workers run the same graph, and a restarted one runs it again.
-            order += tf.cast(1e6 * tf.timestamp(), tf.int64)
+        order = data_order(seed, on_workers=bool(executor.strategy))
         found = tf.data.Dataset.from_tensor_slices(list(map(str, files))) if files else tf.data.Dataset.list_files(pattern, seed=order)
         return data.train_batches(found, cache, options, description.image_shape, order)
 

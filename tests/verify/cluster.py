@@ -159,7 +159,7 @@ class Cluster:
             *shlex.split(variables["ansible_ssh_common_args"]),
             f"{variables['ansible_user']}@{variables['ansible_host']}", "sudo", "bash", "-s",
         ]  # fmt: skip
-        done = subprocess.run(command, input=script, capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(command, input=script, capture_output=True, text=True, check=False, timeout=600)
         assert not check or done.returncode == 0, f"{host}: {script}\n{done.stdout}{done.stderr}"
         return done.stdout
 

@@ -91,7 +91,7 @@ def s3_process(tmp_path_factory):
         stderr=subprocess.DEVNULL,
     )
     try:
-        end = time.monotonic() + 90
+        end = time.monotonic() + 600
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port), 1).close()

@@ -19,7 +19,7 @@ def run(env_file: Path, name: str) -> subprocess.CompletedProcess:
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
 
 

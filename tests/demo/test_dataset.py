@@ -116,7 +116,7 @@ def run(*arguments: str, **env: str) -> subprocess.CompletedProcess:
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
 
 

@@ -26,6 +26,6 @@ def run_tasks(tmp_path):
         playbook = tmp_path / "playbook.yml"
         playbook.write_text(yaml.safe_dump([play]))
         command = ["ansible-playbook", *options, str(playbook)]
-        return subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=600, check=False)
 
     return run

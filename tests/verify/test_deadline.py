@@ -73,7 +73,7 @@ def running(cluster) -> set[str]:
 def wait_until_off(cluster) -> float:
     """Seconds until no node is on."""
     began = time.monotonic()
-    cluster.wait_until("all nodes are off", lambda: not running(cluster), 600)
+    cluster.wait_until("all nodes are off", lambda: not running(cluster))
     return time.monotonic() - began
 
 
@@ -90,7 +90,7 @@ def test_model_is_in_s3_and_no_node_alive_without_controller_and_manager(cluster
     try:
         controller.wait_for(STEP, 2, "stderr")
         first = until(cluster)
-        cluster.wait_until("who waits for the training renews the deadline", lambda: until(cluster) > first, 300)
+        cluster.wait_until("who waits for the training renews the deadline", lambda: until(cluster) > first)
     finally:
         controller.kill()
         im.kill()
@@ -116,7 +116,7 @@ def test_a_node_on_which_all_else_fails_ends(cluster):
     nothing = {"deadline_home": "/opt/none", "runtime_python": "/opt/none/python"}
     run = cluster.play("deadline", "--limit", node, deeptrain_deadline_hours=0.005, deadline_interval_seconds=5, deadline_grace_seconds=20, **nothing)
     assert run.status != 0
-    cluster.wait_until("the node is off", lambda: node not in running(cluster), 600)
+    cluster.wait_until("the node is off", lambda: node not in running(cluster))
     assert running(cluster) == set(cluster.nodes) - {node}
 
 
@@ -145,7 +145,7 @@ def test_manager_destroys_the_machines(cluster, im):
     assert secrets_on_nodes.find(cluster, cluster.chief, PASSWORD) == []
     cluster.sh(cluster.chief, FORGET)
     cluster.play("deadline", **deadline(im, infrastructure, HOURS / 5, 60)).succeeded()
-    cluster.wait_until("the Infrastructure Manager has destroyed them", lambda: infrastructure not in im.infrastructures(), 600)
+    cluster.wait_until("the Infrastructure Manager has destroyed them", lambda: infrastructure not in im.infrastructures())
     assert im.infrastructures() == [other.id]
     # These are none that it could take away.
     print(f"all nodes are off {wait_until_off(cluster):.0f} s after they were destroyed")

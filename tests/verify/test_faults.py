@@ -177,8 +177,10 @@ def test_staging_is_attached_to(cluster):
     }
     first = cluster.start("data", **arguments)
     progress = f"/var/lib/deeptrain/runs/{run}/stage/progress.jsonl"
-    cluster.sh(cluster.chief, f"timeout 100 sh -c 'until grep -qs copy {progress}; do sleep 0.05; done'")
+    # The job at once, and then the server alone: a job that stands still for long loses its connections to HDFS.
+    cluster.sh(cluster.chief, f"timeout 500 sh -c 'until grep -qs copy {progress}; do sleep 0.05; done'; systemctl kill --signal STOP deeptrain-stage@{run}")
     cluster.sh(cluster.s3_host, "systemctl kill --signal STOP versitygw")
+    cluster.sh(cluster.chief, f"systemctl kill --signal CONT deeptrain-stage@{run}")
     try:
         first.kill()
         before = cluster.unit("stage", run)

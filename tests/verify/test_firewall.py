@@ -30,7 +30,7 @@ def test_an_outsider_reaches_ssh_alone(cluster):
 
 def test_a_node_reaches_the_others(cluster):
     address = cluster.hosts[cluster.namenode]["deeptrain_address"]
-    cluster.sh(cluster.chief, f"timeout 5 bash -c ': </dev/tcp/{address}/9870'")
+    cluster.sh(cluster.chief, f"timeout 60 bash -c ': </dev/tcp/{address}/9870'")
 
 
 def test_the_table_is_systemds_to_load(cluster):

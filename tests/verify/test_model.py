@@ -24,7 +24,7 @@ def manifest(cluster) -> dict:
 def elsewhere(cluster, *command) -> dict:
     """What a separate process prints that knows S3 only."""
     environment = {**os.environ, **cluster.s3_env, "no_proxy": "*", "NO_PROXY": "*", "TF_CPP_MIN_LOG_LEVEL": "2"}
-    done = subprocess.run([PYTHON, *command], env=environment, capture_output=True, text=True, check=False, timeout=180)
+    done = subprocess.run([PYTHON, *command], env=environment, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

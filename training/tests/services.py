@@ -125,6 +125,8 @@ class Proxy:
         return self
 
     def __exit__(self, *exception):
+        # It ends the thread, which could accept the connections of another proxy otherwise.
+        self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
     def _accept(self) -> None:

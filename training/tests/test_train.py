@@ -286,7 +286,7 @@ def test_hdfs_is_waited_for(make_job, cluster, tmp_path):
         ready.set()
 
     ready = threading.Event()
-    waiter = threading.Thread(target=forward)
+    waiter = threading.Thread(target=forward, daemon=True)
     with Forwarder(port, cluster.port, ready):
         waiter.start()
         train(job)
@@ -422,21 +422,19 @@ def test_a_server_that_is_lost_is_no_failure_of_the_command(make_job, tmp_path, 
         for _time_lost in range(3):
             with listening(port):
                 wait_until(mark.exists, "the command runs")
-            before = len(records(job, "restart"))
+            before = len(records(job, "wait for servers"))
             mark.unlink()
             # It is away until it is waited for again.
-            wait_until(lambda before=before: len(records(job, "restart")) > before, "it is waited for")
+            wait_until(lambda before=before: len(records(job, "wait for servers")) > before, "it is waited for")
         with listening(port):
             ended.wait()
 
     ended = threading.Event()
-    server = threading.Thread(target=lose)
+    server = threading.Thread(target=lose, daemon=True)
     server.start()
-    try:
-        train(job)
-    finally:
-        ended.set()
-        server.join()
+    train(job)
+    ended.set()
+    server.join()
     assert starts(tmp_path) == 4
     assert {record["done"] for record in records(job, "restart")} == {0}
     assert f"deeptrain-ps on 127.0.0.1:{port} does not answer" in records(job, "wait for servers")[0]["extra"]["missing"]

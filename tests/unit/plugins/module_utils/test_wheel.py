@@ -147,7 +147,7 @@ def test_pip_installs_it_by_its_requirement(project, tmp_path):
         + ["--target", str(target), Wheel(str(project)).requirement],
         env={**os.environ, "PIP_FIND_LINKS": str(wheels), "PYTHONPATH": ""},
         check=True,
-        timeout=120,
+        timeout=600,
     )
     (installed,) = importlib.metadata.distributions(path=[str(target)])
     assert installed.version == Wheel(str(project)).version
@@ -156,7 +156,7 @@ def test_pip_installs_it_by_its_requirement(project, tmp_path):
         [str(target / "bin" / "something")],
         env={**os.environ, "PYTHONPATH": str(target)},
         check=True,
-        timeout=60,
+        timeout=600,
         stdout=subprocess.PIPE,
     )
     assert script.stdout == b"it runs\n"

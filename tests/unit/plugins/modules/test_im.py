@@ -144,9 +144,9 @@ def run(server, run_module):
     """Return a function that runs a module against the server; no secret may come back."""
 
     def call(module, check_mode=False, **arguments):
-        given = {"url": f"http://127.0.0.1:{server.server_address[1]}", "auth": AUTH, "timeout": 2, "unavailable_timeout": 1, **arguments}
+        given = {"url": f"http://127.0.0.1:{server.server_address[1]}", "auth": AUTH, "timeout": 60, "unavailable_timeout": 1, **arguments}
         if module is not im_infrastructure_info:
-            given = {"poll": 0.02, "wait_timeout": 60, **given}
+            given = {"poll": 0.02, "wait_timeout": 600, **given}
         result = run_module(module, check_mode, **given)
         assert SECRET not in json.dumps(result)
         assert "vm-password" not in json.dumps(result) or arguments.get("secrets")
@@ -328,7 +328,7 @@ def test_what_a_server_is_just_making_is_not_counted(server, run):
     assert not run(im_infrastructure, radl=RADL, wait=False)["changed"]
     looks = server.count("data")
     server.act(lambda: server.count("data") > looks + 2, lambda: there.update(vms=vms, made={}, state=None))
-    result = run(im_infrastructure, radl=RADL, wait_timeout=60)
+    result = run(im_infrastructure, radl=RADL, wait_timeout=600)
     assert (result["changed"], result["state"], len(result["vms"])) == (False, "configured", 2)
 
 
@@ -363,14 +363,14 @@ def test_server_that_ends_while_it_makes_vms(server, run):
         return destroyed(method, path, body, query)
 
     server.carry_out = carry_out
-    result = run(im_infrastructure, radl=RADL, wait_timeout=30)
+    result = run(im_infrastructure, radl=RADL, wait_timeout=600)
     assert (result["infrastructure_id"], result["state"], list(server.there)) == ("i2", "configured", ["i2"])
 
 
 def test_server_that_ends_again_and_again_while_it_makes_vms(server, run):
     server.state = "pending"
     server.deploy = lambda *arguments: None
-    result = run(im_infrastructure, radl=RADL, wait_timeout=30)
+    result = run(im_infrastructure, radl=RADL, wait_timeout=600)
     assert "is pending: the Infrastructure Manager was ended while it made its VMs. Run this again" in result["msg"]
     assert (result["infrastructure_id"], list(server.there)) == ("i3", ["i3"])
 
@@ -452,7 +452,7 @@ def test_bad_answer_while_waiting_is_asked_for_again(server, run, reply, call):
         lambda: not server.breaks,
         lambda: server.there[made].update(state=None),
     )
-    result = run(im_infrastructure, radl=RADL, wait_timeout=60)
+    result = run(im_infrastructure, radl=RADL, wait_timeout=600)
     assert (result.get("state"), server.made) == ("configured", 1), result
     assert server.breaks == []
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from deeptrain import manifest
 from deeptrain.hdfs import CHUNK_BYTES, Hdfs
-from deeptrain.job import BadInput, JobError
+from deeptrain.job import BadInput, JobError, replace_file
 
 # What the cache holds: name → [length, sha256], so that a file is digested once.
 INDEX = ".fetched.json"
@@ -95,7 +95,5 @@ def fetch(data_url: str, cache_dir: str | os.PathLike, pattern: str, index: int 
                     local.unlink(missing_ok=True)
                     raise JobError(f"{data_url}/{path} is not what the manifest says: run data.yml, which copies damaged files again")
             fetched[path] = [entry.length, entry.sha256]
-            temporary = index_file.with_name(INDEX + ".part")
-            temporary.write_text(json.dumps(fetched), encoding="utf-8")
-            os.replace(temporary, index_file)
+            replace_file(index_file, json.dumps(fetched).encode())
     return [cache / path for path in wanted]

@@ -181,11 +181,16 @@ class Job:
             raise Stopped
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Writes a file in one step, so that it is never seen incomplete."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
 def write_json(path: Path, document: dict) -> None:
     """Writes a document in one step, readable by all."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(finite(document), indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    replace_file(path, json.dumps(finite(document), indent=2, sort_keys=True, allow_nan=False).encode() + b"\n")
 
 
 def run(directory: str | os.PathLike, work: Callable[[Job], Outcome]) -> int:

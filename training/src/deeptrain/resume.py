@@ -15,7 +15,7 @@ from deeptrain import checkpoint
 from deeptrain.archive import EVENTS, FINAL, REPLACEMENT, SAVED, Archive, Damaged, Foreign, owns
 from deeptrain.hdfs import Hdfs, Unavailable
 from deeptrain.identity import FILE, Identity, read_identity
-from deeptrain.job import BadInput, Job, JobError
+from deeptrain.job import BadInput, Job, JobError, replace_file
 from deeptrain.namenode import Intact
 
 
@@ -107,9 +107,7 @@ class Resume:
         content = self.identity.encode()
         if self.model.read_bytes(FILE) != content:
             self.model.write_bytes(FILE, content)
-        temporary = self.job.directory / f"{FILE}.part"
-        temporary.write_bytes(content)
-        temporary.replace(self.job.directory / FILE)
+        replace_file(self.job.directory / FILE, content)
 
     def _from_archive(self, found: checkpoint.Found | None) -> bool:
         if not self.job.settings.get("export_url"):

@@ -31,13 +31,13 @@ from deeptrain.archive import REPLACEMENT, Archive
 from deeptrain.export import exported_files, read_metrics
 from deeptrain.hdfs import Hdfs, Unavailable
 from deeptrain.identity import FILE, Identity
-from deeptrain.job import EXIT_BAD_INPUT, BadInput, Job, JobError, Outcome, Stopped
+from deeptrain.job import EXIT_BAD_INPUT, BadInput, Job, JobError, Outcome, Stopped, replace_file
 from deeptrain.namenode import Intact
 from deeptrain.process import Command, work_directory
 from deeptrain.resume import Resume
 
 SUCCESS = "_SUCCESS"
-# Kept fresh while a run trains, so that nobody takes its servers away; and below CHIEFS who trains it.
+# Renewed while a run trains, so that no other run takes its servers; files below CHIEFS name the chiefs that train it.
 RUNNING, CHIEFS = "_RUNNING", "_CHIEFS"
 RUNNING_SECONDS, STALE_SECONDS = 30, 120
 JOIN_SECONDS = 5
@@ -309,9 +309,7 @@ def _chief_id(directory: Path) -> str:
     """What tells this chief from others, whatever their host names: it stays while the job's directory does."""
     path = directory / "chief"
     if not path.exists():
-        temporary = path.with_name(f"{path.name}.part")
-        temporary.write_text(uuid.uuid4().hex, encoding="ascii")
-        temporary.replace(path)
+        replace_file(path, uuid.uuid4().hex.encode())
     return path.read_text(encoding="ascii")
 
 

@@ -45,7 +45,7 @@ def directory(path, *names):
 
 @contextlib.contextmanager
 def trusted(handle, name):
-    """Open a directory below another; a link is followed where nobody but root could have made or exchanged it."""
+    """Open a directory below another; a link is followed where only root could have created or replaced it."""
     status = os.stat(name, dir_fd=handle, follow_symlinks=False)
     roots = stat.S_ISLNK(status.st_mode) and status.st_uid == os.fstat(handle).st_uid == 0
     below = os.open(name, _DIRECTORY, dir_fd=handle) if roots else _open_below(handle, name)

@@ -33,7 +33,7 @@ def check(job: Job) -> Outcome:
     The data's manifest is not known yet: the training compares that, too.
     """
     settings = job.config["s3"]
-    # Somebody waits for the answer.
+    # A user waits for the answer, not a node that is booting.
     client = s3.connect(settings, job.credentials("s3"), wait=False)
     source = job.config["source"]
     objects = list(list_source(client, source, settings).values())

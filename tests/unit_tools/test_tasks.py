@@ -23,6 +23,11 @@ def tasks(found: object) -> Iterator[dict]:
         yield from tasks(item)
 
 
+def with_module(module: str) -> list[tuple[Path, dict]]:
+    """Return all tasks of a module, each with its file."""
+    return [(file, task) for file in FILES for task in tasks(yaml.safe_load(file.read_text())) if module in task]
+
+
 @pytest.mark.parametrize(
     ("module", "argument"),
     [
@@ -33,20 +38,20 @@ def tasks(found: object) -> Iterator[dict]:
     ],
 )
 def test_every_task_has(module, argument):
-    with_module = [(file, task[module]) for file in FILES for task in tasks(yaml.safe_load(file.read_text())) if module in task]
-    assert with_module
-    assert [str(file) for file, arguments in with_module if argument not in arguments] == []
+    found = with_module(module)
+    assert found
+    assert [str(file) for file, task in found if argument not in task[module]] == []
 
 
 def test_every_request_to_a_node_goes_directly():
     """Only what an archive is fetched from may be behind a proxy."""
-    requests = [task for file in FILES for task in tasks(yaml.safe_load(file.read_text())) if "ansible.builtin.uri" in task]
+    requests = [task for _file, task in with_module("ansible.builtin.uri")]
     assert len(requests) > 5
     proxied = [task["name"] for task in requests if task["ansible.builtin.uri"]["use_proxy"] is not False]
     assert proxied == ["Request the archive's first byte"]
 
 
-APT = [(file.parts[-3], task) for file in FILES for task in tasks(yaml.safe_load(file.read_text())) if "ansible.builtin.apt" in task]
+APT = [(file.parts[-3], task) for file, task in with_module("ansible.builtin.apt")]
 # Stands for the module: fails at first, with a message.
 ONCE = """
 import os

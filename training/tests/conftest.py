@@ -38,3 +38,12 @@ def cluster(tmp_path_factory):
 def hdfs(cluster):
     """A directory of HDFS of the test's own; it is not there yet."""
     return Hdfs(cluster.url(f"/test-{secrets.token_hex(4)}"))
+
+
+@pytest.fixture
+def bare(monkeypatch, tmp_path):
+    """A machine that has no credentials of its own."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_EC2_METADATA_DISABLED"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))

@@ -45,7 +45,8 @@ def needed(variable: str, what: str) -> Path:
 LIMIT = 600
 
 
-def wait_until(condition, what: str):
+def wait_until(condition, what: str, log=lambda: ""):
+    """Waits for a condition; fails with what was waited for, and the log."""
     end = time.monotonic() + LIMIT
     while time.monotonic() < end:
         try:
@@ -54,7 +55,12 @@ def wait_until(condition, what: str):
         except (OSError, LookupError):
             pass
         time.sleep(0.2)
-    pytest.fail(f"not within {LIMIT} s: {what}", pytrace=False)
+    pytest.fail(f"not within {LIMIT} s: {what}\n{log()}", pytrace=False)
+
+
+def own_length() -> int:
+    """Of a file whose block Cluster.lose_blocks is to find, which it does by the length, in bytes."""
+    return 10_000 + secrets.randbelow(50_000)
 
 
 @dataclass

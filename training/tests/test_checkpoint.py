@@ -9,6 +9,7 @@ import secrets
 from pathlib import Path
 
 import pytest
+from services import own_length
 
 from deeptrain import checkpoint, identity
 from deeptrain.hdfs import Hdfs
@@ -204,7 +205,7 @@ def test_a_file_that_was_lost_in_hdfs_is_uploaded_again(tmp_path, hdfs):
 def test_files_whose_blocks_are_lost_are_uploaded_again(tmp_path, hdfs, cluster, monkeypatch):
     monkeypatch.setenv("DEEPTRAIN_NAMENODE_URL", cluster.http_url)
     save(tmp_path / "here", 10)
-    content = secrets.token_bytes(10_000 + secrets.randbelow(50_000))
+    content = secrets.token_bytes(own_length())
     (tmp_path / "here" / files(10)[1]).write_bytes(content)
     mirrored = mirror(tmp_path / "here", hdfs.url)
     mirrored.sync()

@@ -265,7 +265,7 @@ def test_the_chief_brings_home_and_lets_the_others_go(node, systemd, memory, clo
     assert clock.now == began
 
 
-def test_a_failed_export_lets_nobody_go_before_the_grace(node, systemd, memory, clock):
+def test_a_failed_export_keeps_the_nodes_on_for_the_grace(node, systemd, memory, clock):
     chief = over(node())
     memory.runs = {"first"}
     result = armed(chief)
@@ -283,7 +283,7 @@ def test_an_export_without_end(node, systemd):
     End(chief).run()
 
 
-def test_an_old_mark_lets_nobody_go(node, memory, clock):
+def test_an_old_mark_ends_no_node(node, memory, clock):
     worker = over(node("worker"))
     memory.files[deadline.EXPORTED] = Deadline(1, 1)
     End(worker).run()

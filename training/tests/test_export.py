@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from services import own_length
 
 from deeptrain import manifest, s3
 from deeptrain.archive import Archive
@@ -366,7 +367,7 @@ def test_events_are_exported(make_job, small_model, s3_server, hdfs):
 def test_events_that_are_lost_keep_no_model_from_s3(make_job, small_model, s3_server, hdfs, cluster):
     prefix = f"models-{secrets.token_hex(4)}/run"
     for name in ("kept", "lost"):
-        hdfs.write_bytes(f"events/{name}", os.urandom(10_000 + secrets.randbelow(50_000)))
+        hdfs.write_bytes(f"events/{name}", os.urandom(own_length()))
     cluster.lose_blocks(hdfs, "events/lost")
     config = {"run": "run", "source": str(small_model), "target": f"s3://{s3_server.bucket}/{prefix}"}
     export(make_job(config, {"events_url": f"{hdfs.url}/events", "namenode_url": cluster.http_url}))
@@ -377,7 +378,7 @@ def test_events_that_are_lost_keep_no_model_from_s3(make_job, small_model, s3_se
 def test_a_checkpoint_whose_blocks_are_lost_is_not_taken_for_exported(make_job, tmp_path, s3_server, hdfs, cluster, checkpoints):
     prefix = f"models-{secrets.token_hex(4)}/run"
     name = "ckpt-7.data-00000-of-00001"
-    Hdfs(checkpoints).write_bytes(name, os.urandom(10_000 + secrets.randbelow(50_000)))
+    Hdfs(checkpoints).write_bytes(name, os.urandom(own_length()))
     Hdfs(checkpoints).write_bytes("ckpt-6.data-00000-of-00001", b"old")
     cluster.lose_blocks(Hdfs(checkpoints), name)
     job = partial(make_job, tmp_path, s3_server, prefix, checkpoints)
@@ -485,7 +486,7 @@ def test_what_else_a_training_that_is_not_done_has_saved(make_job, tmp_path, s3_
 
 
 def test_other_files_whose_blocks_are_lost_are_not_taken_for_exported(make_job, tmp_path, s3_server, hdfs, cluster, checkpoints):
-    hdfs.write_bytes("weights.h5", os.urandom(10_000 + secrets.randbelow(50_000)))
+    hdfs.write_bytes("weights.h5", os.urandom(own_length()))
     cluster.lose_blocks(hdfs, "weights.h5")
     prefix = f"models-{secrets.token_hex(4)}/run"
     job = partial(make_job, tmp_path, s3_server, prefix, checkpoints)
@@ -566,7 +567,7 @@ def test_check_names_the_variable(make_job, s3_server, config, words):
         check(make_job({**given, **config}))
 
 
-def test_check_refuses_at_once_what_jobs_wait_for(make_job, s3_server, tmp_path, monkeypatch):
+def test_check_refuses_at_once_what_jobs_wait_for(make_job, s3_server, tmp_path, monkeypatch, bare):
     s3_server.put("checked/x", b"")
     connect, waits = s3.connect, []
 
@@ -577,8 +578,6 @@ def test_check_refuses_at_once_what_jobs_wait_for(make_job, s3_server, tmp_path,
     monkeypatch.setattr(s3, "connect", noted)
     check(make_job({"source": f"s3://{s3_server.bucket}/checked", "export": f"s3://{s3_server.bucket}/models"}, {"command": ["x"]}))
     assert waits == [False, False]
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     (tmp_path / "credentials" / "s3.json").write_text("{}")
     with pytest.raises(JobError, match="no S3 credentials: set deeptrain_s3_access_key_id"):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from services import own_length
 
 from deeptrain import checkpoint, s3
 from deeptrain.archive import Archive
@@ -125,8 +126,9 @@ def make_chief(tmp_path, cluster, s3_server, monkeypatch):
     (tmp_path / "credentials" / "s3.json").write_text(json.dumps(s3_server.credentials))
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "credentials"))
     (tmp_path / "program.py").write_text(PROGRAM)
-    # The first failure counts.
+    # The first failure counts, and its cause is sought at once.
     monkeypatch.setattr("deeptrain.train.FAILURES", 1)
+    monkeypatch.setattr("deeptrain.train.RETRY_SECONDS", 0)
     prefix = f"models-{secrets.token_hex(4)}/mine"
 
     def make() -> Chief:
@@ -483,7 +485,6 @@ def test_a_training_that_hdfs_has_resumes_without_s3(lost):
 
 def test_s3_is_waited_for_where_hdfs_has_nothing(lost, make_chief, monkeypatch):
     chief, read, failures = make_chief(), Archive.read_bytes, ["S3 does not answer"]
-    monkeypatch.setattr("deeptrain.train.RETRY_SECONDS", 0)
 
     def away(self, name):
         if failures:
@@ -498,17 +499,15 @@ def test_s3_is_waited_for_where_hdfs_has_nothing(lost, make_chief, monkeypatch):
 
 def lose(chief, cluster, name: str) -> None:
     """Loses the blocks of a file of the run in HDFS."""
-    # Its length is its own.
-    chief.model.write_bytes(name, chief.model.read_bytes(name) + b" " * (10_000 + secrets.randbelow(50_000)))
+    chief.model.write_bytes(name, chief.model.read_bytes(name) + b" " * own_length())
     cluster.lose_blocks(chief.model, name)
 
 
 @pytest.fixture
 def given_up(monkeypatch):
-    """Nobody waits for lost blocks."""
+    """Lost blocks are not waited for."""
     monkeypatch.setattr("deeptrain.train.BLOCKS_SECONDS", 0, raising=False)
     monkeypatch.setattr("deeptrain.train.WAIT_SECONDS", 0.1)
-    monkeypatch.setattr("deeptrain.train.RETRY_SECONDS", 0)
 
 
 @pytest.mark.parametrize("name", ["checkpoints/ckpt-100.data-00000-of-00001", "checkpoints/checkpoint", "run.json"])
@@ -571,7 +570,6 @@ def test_blocks_of_a_datanode_that_restarts_are_waited_for(lost, monkeypatch):
 def test_a_role_that_is_late_ends_no_training(lost, make_chief, monkeypatch, own):
     """It resumes from HDFS alone, or waits where HDFS has nothing."""
     chief, connect, failures = lost if own else make_chief(), s3.connect, ["no role"] * 3
-    monkeypatch.setattr("deeptrain.train.RETRY_SECONDS", 0)
 
     def late(*arguments, **more):
         if failures:

@@ -100,15 +100,6 @@ def test_half_of_the_credentials(s3_server):
         listed(f"s3://{s3_server.bucket}/x", s3_server.settings, {"aws_access_key_id": "tester", "aws_secret_access_key": ""})
 
 
-@pytest.fixture
-def bare(monkeypatch, tmp_path):
-    """A machine that has no credentials of its own."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_EC2_METADATA_DISABLED"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-
-
 def test_no_credentials(s3_server, monkeypatch, bare):
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setattr(s3, "PATIENCE_SECONDS", 0)
@@ -279,7 +270,7 @@ def test_a_request_that_waits_is_stopped(s3_server, quick):
             s3.list_objects(client, s3_server.bucket, "x")
 
 
-def test_a_skewed_clock_is_refused_at_once_where_nobody_boots(s3_server):
+def test_a_check_refuses_a_skewed_clock_at_once(s3_server):
     with RefusingProxy(s3_server.endpoint, 403, "RequestTimeTooSkewed", 10**6) as proxy:
         settings = {**s3_server.settings, "endpoint_url": proxy.endpoint}
         with pytest.raises(JobError, match="clock.*NTP"), s3.explained("s3://b/p", "deeptrain_data_url", settings):

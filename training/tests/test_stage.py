@@ -375,11 +375,7 @@ def test_wrong_credentials(make_job, source, s3_server, tmp_path, wrong):
     assert s3_server.credentials["aws_secret_access_key"] not in str(error.value)
 
 
-def test_a_node_whose_role_is_late_at_boot(make_job, source, s3_server, tmp_path, monkeypatch):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_EC2_METADATA_DISABLED"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
-        monkeypatch.setenv(name, str(tmp_path / "none"))
+def test_a_node_whose_role_is_late_at_boot(make_job, source, s3_server, tmp_path, monkeypatch, bare):
     make_job(source)
     (tmp_path / "credentials" / "s3.json").write_text("{}")
     with metadata_service(s3_server.credentials, refusals=4) as url:

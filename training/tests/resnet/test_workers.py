@@ -14,7 +14,7 @@ import threading
 import time
 
 import pytest
-from services import LIMIT
+from services import LIMIT, wait_until
 
 from deeptrain.job import BadInput, JobError, Progress
 from deeptrain.resnet import cluster, data
@@ -25,13 +25,6 @@ def server():
     """An address at which something listens."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         yield f"127.0.0.1:{sock.getsockname()[1]}"
-
-
-def until(condition, what: str, log=lambda: ""):
-    end = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < end, f"{what}\n{log()}"
-        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -95,13 +88,13 @@ def test_lost_workers_and_those_that_come_back_are_noticed(quick, monkeypatch):
         second = stack.enter_context(server())
         watch = cluster.Watch([first, second], [first, second], 0.2)
         stack.close()
-        until(lambda: watch.change, "the lost worker is noticed")
+        wait_until(lambda: watch.change, "the lost worker is noticed")
         with pytest.raises(cluster.Reconnect, match=f"{second} is lost"):
             watch.check()
         assert watch.missing == [second]
         # Now the first one comes back to a training without it.
         watch = cluster.Watch([first], [], 0.2)
-        until(lambda: watch.change, "the worker that is back is noticed")
+        wait_until(lambda: watch.change, "the worker that is back is noticed")
         with pytest.raises(cluster.Reconnect, match=f"{first} answers again"):
             watch.check()
 
@@ -119,7 +112,7 @@ def test_a_worker_follows_the_chiefs_deal(quick, tmp_path):
     cluster.follow_deals(tmp_path, (1, 3), fetch)
     (tmp_path / cluster.DEAL).write_text('{"index": 0, "cou')
     (tmp_path / cluster.DEAL).write_text('{"index": 0, "count": 2}')
-    until(lambda: fetched, "the share is fetched, and retried")
+    wait_until(lambda: fetched, "the share is fetched, and retried")
     assert fetched == [(0, 2)] and wrong.is_set()
 
 
@@ -132,7 +125,7 @@ def test_a_worker_that_cannot_hold_its_share_retries_ever_less_often(quick, tmp_
 
     cluster.follow_deals(tmp_path, (1, 3), fetch)
     (tmp_path / cluster.DEAL).write_text('{"index": 0, "count": 2}')
-    until(lambda: len(tries) >= 6, "the share is retried")
+    wait_until(lambda: len(tries) >= 6, "the share is retried")
     pauses = [later - earlier for earlier, later in itertools.pairwise(tries[:6])]
     assert all(pause >= cluster.POLL_SECONDS * 2**number for number, pause in enumerate(pauses, 1)), pauses
 
@@ -148,7 +141,7 @@ def test_a_lost_workers_shards_go_to_the_others(hdfs_processes, tmp_path):
 
     # A worker that is later than the chief's patience would take no part at first.
     servers = hdfs_processes.cluster["ps"] + hdfs_processes.cluster["worker"]
-    until(lambda: cluster.answering(servers) == servers, "the servers answer", lambda: hdfs_processes.log("worker1"))
+    wait_until(lambda: cluster.answering(servers) == servers, "the servers answer", lambda: hdfs_processes.log("worker1"))
     arguments = ["--checkpoint-steps", "20", "--steps-per-call", "2", "--worker-minutes", "0.05"]
     chief = hdfs_processes.start("chief", 0, *arguments, "--train-steps", "100000")
     hdfs_processes.wait_for_steps(20, chief)
@@ -157,10 +150,10 @@ def test_a_lost_workers_shards_go_to_the_others(hdfs_processes, tmp_path):
 
     _ps, _worker, lost, _chief = hdfs_processes.running
     lost.kill()
-    until(lambda: shards(0) == everything, "the shards of the lost worker are fetched", log)
+    wait_until(lambda: shards(0) == everything, "the shards of the lost worker are fetched", log)
     hdfs_processes.wait_for_steps(hdfs_processes.steps() + 20, chief)
     lost = hdfs_processes.start("worker", 1)
-    until(lambda: len(shards(0)) == len(shards(1)) == 2 and shards(0) | shards(1) == everything, "each worker holds its share again", log)
+    wait_until(lambda: len(shards(0)) == len(shards(1)) == 2 and shards(0) | shards(1) == everything, "each worker holds its share again", log)
     hdfs_processes.wait_for_steps(hdfs_processes.steps() + 20, chief)
 
     chief.send_signal(signal.SIGKILL)

@@ -142,17 +142,24 @@ def test_server_is_unavailable_for_longer(modules, between, radl, change):
     method, path, module, arguments = CHANGES[change]
     made = modules.done("im_infrastructure", radl=radl(3))["infrastructure_id"]
 
-    def cut():
-        modules.server.kill()
-        seen = between.calls
-        while between.calls < seen + 6 and running.poll() is None:
+    def serve_again():
+        while between.calls < between.seen + 6 and running.poll() is None:
             time.sleep(0.05)
         modules.server.start()
+
+    again = threading.Thread(target=serve_again)
+
+    def cut():
+        # The connection ends with this; the module would wait for an answer on it.
+        modules.server.kill()
+        between.seen = between.calls
+        again.start()
 
     between.cuts[method, f"/infrastructures/{made}{path}"] = cut
     given = {**arguments, "radl": radl(2)} if "radl" in arguments else arguments
     running = modules.start(module, url=between.url, **given)
     result = end(running, modules.server)
+    again.join()
     assert between.cuts == {}
     assert not result.get("failed"), result["msg"]
     assert result["changed"]

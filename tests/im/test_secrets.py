@@ -107,7 +107,7 @@ class Place:
 
 def watch(lines: set[bytes], looked: threading.Event, ended: threading.Event) -> None:
     """Collect all command lines of this machine."""
-    while not ended.wait(0.005):
+    while not ended.wait(0.05):
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 lines.add((process / "cmdline").read_bytes())

@@ -3,35 +3,29 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Runs parts of the tests, each a target of make: those of one argument after each other, and the arguments side by
-# side, since most of the time is spent waiting. Each line that a part prints begins with the part's name. At the
-# end it says how each part ended, and of one that failed what it printed last.
+# Runs parts of the tests, each a target of make: two at a time, begun in the order given, since each waits for half
+# of its time. Each line that a part prints begins with the part's name. At the end it says how each part ended, and
+# of one that failed what it printed last.
 set -euo pipefail
 
-logs=.cache/test-logs
-rm -rf "$logs"
-mkdir -p "$logs"
+export LOGS=.cache/test-logs
+rm -rf "$LOGS"
+mkdir -p "$LOGS"
 
 # A part that failed keeps none of the later ones from running: one run shows all that is wrong.
 run() {
-    local part began ended
-    for part; do
-        began=$SECONDS
-        ended=passed
-        make --no-print-directory "$part" 2>&1 | tee "$logs/$part.log" | sed --unbuffered "s/^/$part: /" || ended=FAILED
-        echo "== $part $ended after $((SECONDS - began)) s" | tee --append "$logs/ends"
-    done
+    local began=$SECONDS ended=passed
+    set -o pipefail
+    make --no-print-directory "$1" 2>&1 | tee "$LOGS/$1.log" | sed --unbuffered "s/^/$1: /" || ended=FAILED
+    echo "== $1 $ended after $((SECONDS - began)) s" | tee --append "$LOGS/ends"
 }
+export -f run
 
-for parts; do
-    # shellcheck disable=SC2086
-    run $parts &
-done
-wait
+printf '%s\n' "$@" | xargs --max-procs=2 --replace=PART bash -c 'run PART'
 
-cat "$logs/ends"
-for part in $(sed --quiet 's/^== \(.*\) FAILED after .*/\1/p' "$logs/ends"); do
+cat "$LOGS/ends"
+for part in $(sed --quiet 's/^== \(.*\) FAILED after .*/\1/p' "$LOGS/ends"); do
     echo "== the last lines of $part, which failed:"
-    tail --lines=40 "$logs/$part.log"
+    tail --lines=40 "$LOGS/$part.log"
 done
-[ "$(grep --count ' passed after ' "$logs/ends")" = "$(wc --words <<<"$*")" ]
+[ "$(grep --count ' passed after ' "$LOGS/ends")" = "$#" ]

@@ -34,14 +34,17 @@ def test_check_mode_changes_nothing_and_tells_no_secret(cluster):
     assert all(path.startswith(f"{cluster.state}/collections/ansible_collections/deeptrain/cluster/") for path in paths)
 
 
-# A machine whose image has cloud-init, which is to write /etc/hosts at each boot.
+# A machine whose image has cloud-init, which is to write /etc/hosts at each boot, and the line of Debian's installer.
+# The services of cloud-init do not run here, so nobody is to wait for them.
 CLOUD_INIT = """cp --archive /etc/hosts /root/hosts
+printf '127.0.1.1\\t%s.example.org\\t%s\\n' "$(hostname)" "$(hostname)" >>/etc/hosts
 DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 update </dev/null
 DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 install --yes --no-install-recommends cloud-init </dev/null
 systemctl mask cloud-init-local cloud-init cloud-config cloud-final
 printf 'manage_etc_hosts: true\\ndatasource_list: [None]\\n' >/etc/cloud/cloud.cfg.d/99-test.cfg
+touch /etc/cloud/cloud-init.disabled
 """
-BOOT = "cloud-init init --local; cloud-init single --name update_etc_hosts --frequency always"
+BOOT = "cloud-init init --local; cloud-init single --name update_etc_hosts --frequency always; rm --force /run/cloud-init/status.json"
 REMOVE = """DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 purge --yes cloud-init </dev/null
 systemctl unmask cloud-init-local cloud-init cloud-config cloud-final
 rm -rf /etc/cloud /var/lib/cloud /run/cloud-init
@@ -54,12 +57,14 @@ def test_names_outlive_cloud_init(cluster):
     names = {name: variables["deeptrain_address"] for name, variables in cluster.hosts.items() if name in cluster.nodes}
 
     def resolved() -> dict:
-        return {name: cluster.sh(host, f"getent ahostsv4 {name}").split()[0] for name in names}
+        # The network of the nodes has a resolver that knows them too.
+        return {name: cluster.sh(host, f"getent --service=files ahostsv4 {name}").split()[0] for name in names}
 
     try:
         cluster.sh(host, CLOUD_INIT)
         arguments = ("host.yml", "--limit", host)
         assert cluster.play(*arguments, verify_role="runtime", verify_entry="main").succeeded().changed() != {}
+        assert resolved() == names
         cluster.sh(host, BOOT)
         assert "manage_etc_hosts" in cluster.sh(host, "cat /etc/hosts"), "cloud-init has not written the file"
         assert resolved() == names

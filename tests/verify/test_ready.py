@@ -34,10 +34,10 @@ def test_check_mode_changes_nothing_and_tells_no_secret(cluster):
     assert all(path.startswith(f"{cluster.state}/collections/ansible_collections/deeptrain/cluster/") for path in paths)
 
 
-# A machine whose image has cloud-init, which is to write /etc/hosts at each boot, and the line of Debian's installer.
+# A machine whose image has cloud-init, which is to write /etc/hosts at each boot, and lines as images have them.
 # The services of cloud-init do not run here, so nobody is to wait for them.
 CLOUD_INIT = """cp --archive /etc/hosts /root/hosts
-printf '127.0.1.1\\t%s.example.org\\t%s\\n' "$(hostname)" "$(hostname)" >>/etc/hosts
+printf '127.0.1.1\\t%s.example.org\\t%s\\n::1 localhost %s\\n' "$(hostname)" "$(hostname)" "$(hostname)" >>/etc/hosts
 DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 update </dev/null
 DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 install --yes --no-install-recommends cloud-init </dev/null
 systemctl mask cloud-init-local cloud-init cloud-config cloud-final

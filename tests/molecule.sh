@@ -3,7 +3,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Runs the molecule scenario: create (which prepares too), converge, idempotence, verify, destroy, and shows the
+# Runs the molecule scenario: create (which prepares too), check mode, converge, idempotence, verify, destroy, and shows the
 # seconds of each. Steps given as arguments are run alone, on nodes that are there or are left there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -51,4 +51,4 @@ fi
 # What an earlier run has left.
 run destroy
 trap 'run destroy' EXIT
-for name in create converge idempotence verify; do run "$name"; done
+for name in create check converge idempotence verify; do run "$name"; done

@@ -333,3 +333,18 @@ def test_cloud_init_is_waited_for(site):
         done = site.run(site.playbook([play]), site.inventory(), runtime_cloud_init_timeout=seconds)
         assert done.returncode == code, done.stdout
     assert "has not finished within 1 s" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize("site", ["oldest", "current"], indirect=True)
+def test_jobs_of_other_runs_are_named(site):
+    tasks = [{"ansible.builtin.import_tasks": str(PROJECT / "playbooks/tasks/other_jobs.yml")}]
+    look = site.playbook([{"hosts": "chief", "gather_facts": False, "tasks": tasks}])
+    (site.directory / "jobs").write_text("".join(f"deeptrain-train@{run}.service loaded active running\n" for run in ("mine", "not-mine")))
+    # The node's systemctl lists the units of one kind.
+    (site.directory / "systemctl").write_text('#!/bin/sh\ncat "$JOBS"\n')
+    done = site.run(look, site.inventory(), deeptrain_run="mine")
+    assert done.returncode == 0, done.stdout
+    said = " ".join(done.stdout.split())
+    assert "deeptrain-train@not-mine.service runs" in said and "deeptrain_run=not-mine" in said and "@mine.service" not in said, done.stdout
+    (site.directory / "jobs").write_text("deeptrain-train@mine.service loaded active running\n")
+    assert "give its name" not in site.run(look, site.inventory(), deeptrain_run="mine").stdout

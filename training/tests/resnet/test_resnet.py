@@ -39,6 +39,7 @@ def parse(*arguments: str) -> options.Options:
         (["--num-layers", "9"], "num-layers.*deeptrain_training"),
         (["--batch-norm-decay", "1"], "--batch-norm-decay"),
         (["--no-such-thing"], "no-such-thing"),
+        (["--train-step", "100"], "train-step 100"),
         (["--train-steps", "many"], "train-steps"),
     ],
 )

@@ -11,10 +11,12 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+import deeptrain.hdfs
 from deeptrain import cli, deadline
 from deeptrain.deadline import Deadline, End, Local, Renewed, Shared, look
 from deeptrain.hdfs import Unavailable
@@ -383,6 +385,33 @@ def test_an_export_of_less_than_the_last_training_does_not_count(node, systemd, 
     trained(chief, **train)
     armed(chief)(**summary)
     assert not ended(chief)
+
+
+def test_an_export_from_before_the_clock_was_set_back_does_not_count(node, systemd, memory):
+    chief = over(node("chief", grace_seconds=60))
+    trained(chief, status="failed")
+    armed(chief)
+    summary = {"manifest_uri": "s3://b/m", "complete": False}
+    document(chief, "first", "export", "result.json", status="failed", started=time.time() + 24 * HOUR, summary=summary)
+    memory.runs = {"first"}
+    assert not ended(chief)
+
+
+def test_nested_json_of_the_job_ends_no_deadline(node, systemd, memory):
+    chief = over(node("chief", grace_seconds=60))
+    trained(chief)
+    armed(chief)
+    (Path(chief["state_dir"]) / "runs/first/export/result.json").write_text("[" * 30_000)
+    assert not ended(chief)
+
+
+def test_no_call_takes_the_cancelling_of_the_end_for_its_own_error(hdfs, monkeypatch):
+    def cancelled(*arguments, **options):
+        raise Renewed
+
+    monkeypatch.setattr(deeptrain.hdfs, "bounded", cancelled)
+    with pytest.raises(Renewed):
+        hdfs.files()
 
 
 def test_a_checkpoint_that_was_exported_before_a_reboot_counts(node, systemd, memory):

@@ -18,7 +18,7 @@ from services import own_length
 from deeptrain import manifest, s3
 from deeptrain.archive import Archive
 from deeptrain.check import check
-from deeptrain.export import Export, export
+from deeptrain.export import Export, export, read_metrics
 from deeptrain.hdfs import Hdfs
 from deeptrain.job import BadInput, Job, JobError
 
@@ -442,6 +442,15 @@ def test_of_a_training_that_was_told_to_stop_the_model_too(make_job, tmp_path, s
     assert (document["complete"], document["model_uri"]) == (False, f"s3://{s3_server.bucket}/{prefix}/saved_model")
 
 
+def test_a_packed_model_that_is_damaged_keeps_no_checkpoint_from_s3(make_job, tmp_path, s3_server, checkpoints):
+    prefix = f"models-{secrets.token_hex(4)}/run"
+    Hdfs(checkpoints).write_bytes("ckpt-7.saved_model.zip", b"PK")
+    with pytest.raises(BadInput, match="not done"):
+        export(partial(make_job, tmp_path, s3_server, prefix, checkpoints))
+    files = {"ckpt-7.index", "ckpt-7.data-00000-of-00001", "ckpt-7.saved_model.zip", "checkpoint"}
+    assert names(s3_server, prefix) == {"manifest.json", *(f"checkpoint/{name}" for name in files)}
+
+
 def test_a_model_takes_the_place_of_a_checkpoint_and_not_the_other_way(make_job, small_model, tmp_path, s3_server, checkpoints):
     prefix = f"models-{secrets.token_hex(4)}/run"
     with pytest.raises(BadInput, match="not done"):
@@ -522,11 +531,40 @@ def test_a_prefix_with_something_else(make_job, small_model, s3_server):
     assert names(s3_server, prefix) == {"manifest.json"}
 
 
-@pytest.mark.parametrize("content", ["accuracy: 0.9", "[1]"])
+@pytest.mark.parametrize("kind", ["directory", "dangling", "fifo"])
+def test_what_would_be_missing_in_the_export_is_refused(make_job, small_model, tmp_path, s3_server, kind):
+    prefix, path = f"models-{secrets.token_hex(4)}/run", small_model / "saved_model.best"
+    (tmp_path / "best").mkdir()
+    if kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(tmp_path / "best" if kind == "directory" else tmp_path / "none")
+    with pytest.raises(BadInput, match=r"saved_model\.best is neither a file nor a directory.*export\.yml"):
+        export(make_job({"run": "run", "source": str(small_model), "target": f"s3://{s3_server.bucket}/{prefix}"}))
+    assert names(s3_server, prefix) == set()
+
+
+@pytest.mark.parametrize("content", [b"mine", b"[]", b'{"manifest": {}}', b"[" * 100_000])
+def test_what_no_export_has_written_beside_it_stops_none(make_job, small_model, s3_server, content):
+    prefix = f"models-{secrets.token_hex(4)}/run"
+    s3_server.put(f"{prefix}/.incoming/manifest.json", content)
+    export(make_job({"run": "run", "source": str(small_model), "target": f"s3://{s3_server.bucket}/{prefix}"}))
+    verified(s3_server, prefix)
+
+
+@pytest.mark.parametrize("content", ["accuracy: 0.9", "[1]", "[" * 100_000])
 def test_metrics_that_are_none(make_job, small_model, s3_server, content):
     (small_model / "metrics.json").write_text(content)
     with pytest.raises(BadInput, match=r"metrics\.json"):
         export(make_job({"run": "r", "source": str(small_model), "target": f"s3://{s3_server.bucket}/metrics-{secrets.token_hex(4)}"}))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_metrics_that_are_no_file(small_model, make):
+    (small_model / "metrics.json").unlink()
+    make(small_model / "metrics.json")
+    with pytest.raises(BadInput, match=r"metrics\.json is no regular file"):
+        read_metrics(small_model)
 
 
 def test_no_manifest_without_the_rest(make_job, small_model, s3_server):

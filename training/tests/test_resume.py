@@ -542,6 +542,17 @@ def test_a_training_resumes_from_an_older_checkpoint_where_hdfs_has_lost_blocks(
     lost.model.delete("checkpoints", recursive=True)
 
 
+@pytest.mark.parametrize("index", [None, b"", b'model_checkpoint_path: "ckpt-50"'], ids=["missing", "empty", "dangling"])
+def test_a_complete_checkpoint_counts_whatever_the_index_names(lost, index):
+    Archive(lost.target, lost.s3_server.settings, lost.s3_server.credentials).delete_checkpoints()
+    lost.model.delete("checkpoints/checkpoint")
+    if index is not None:
+        lost.model.write_bytes("checkpoints/checkpoint", index)
+    with pytest.raises(JobError, match="status 3"):
+        lost.train("100", "3")
+    assert lost.last() == "ckpt-200"
+
+
 def test_the_only_checkpoint_is_not_given_up(lost, cluster, given_up):
     Archive(lost.target, lost.s3_server.settings, lost.s3_server.credentials).delete_checkpoints()
     lose(lost, cluster, "checkpoints/ckpt-100.data-00000-of-00001")

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from deeptrain import documents
 from deeptrain.hdfs import Hdfs
 from deeptrain.job import Job, JobError
 
@@ -105,6 +105,6 @@ class Activity:
                 size = os.fstat(file.fileno()).st_size
                 file.seek(max(self._start, size - TAIL_BYTES))
                 line = file.read().splitlines()[-1]
-            return str(json.loads(line)["extra"]["error"])
+            return str(documents.parse(line)["extra"]["error"])
         except (OSError, ValueError, LookupError, TypeError):
             return ""

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from deeptrain import checkpoint, s3
+from deeptrain import checkpoint, documents, s3
 from deeptrain.hdfs import CHUNK_BYTES
 from deeptrain.identity import FILE, Identity
 from deeptrain.job import BadInput, JobError
@@ -48,6 +48,11 @@ def digest(chunks: Iterable[bytes]) -> tuple[int, str]:
         length += len(chunk)
         sha256.update(chunk)
     return length, sha256.hexdigest()
+
+
+def _is_manifest(document: dict) -> bool:
+    """Whether it lists files as a manifest does; LookupError or TypeError where it lists none."""
+    return all(isinstance(item["path"], str) and item["sha256"] and item["length"] >= 0 for item in document["files"])
 
 
 class Archive:
@@ -134,16 +139,21 @@ class Archive:
         if content is None:
             return None
         try:
-            document = json.loads(content)
-            if all(isinstance(item["path"], str) and item["sha256"] and item["length"] >= 0 for item in document["files"]):
+            document = documents.parse(content)
+            if _is_manifest(document):
                 return document
             raise ValueError("no files")
         except (ValueError, LookupError, TypeError) as error:
             raise Foreign(f"{self.url}/{MANIFEST} is not of an export: choose another deeptrain_export_url or deeptrain_run") from error
 
     def _pending(self) -> dict | None:
+        """What is about to replace the export; None where there is nothing, or something that no export has written."""
         content = self.read_bytes(f"{INCOMING}/{MANIFEST}")
-        return json.loads(content) if content else None
+        try:
+            document = documents.parse(content) if content else None
+            return document if document and _is_manifest(document["manifest"]) and isinstance(document["stale"], list) else None
+        except (ValueError, LookupError, TypeError):
+            return None
 
     def replace(self, document: dict, stale: Iterable[str], uploaded: set[str]) -> None:
         """Replaces the export. The caller has verified its files, those uploaded in INCOMING and the others in their places.

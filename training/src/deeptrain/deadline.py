@@ -33,6 +33,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from deeptrain import documents
 from deeptrain.job import BadInput, JobError
 
 SHARED = "deadline"
@@ -82,7 +83,7 @@ def read_document(directory: int, name: str) -> tuple[dict, os.stat_result]:
         content = file.read(DOCUMENT_BYTES + 1)
     if len(content) > DOCUMENT_BYTES:
         raise ValueError("is too long")
-    document = json.loads(content)
+    document = documents.parse(content)
     if not isinstance(document, dict):
         raise ValueError("is no JSON object")
     return document, status
@@ -202,8 +203,8 @@ def _from(watched: int, config: dict) -> Deadline:
     return Deadline(until, watched)
 
 
-class Renewed(Exception):
-    """The lease was renewed, or the end was cancelled."""
+class Renewed(BaseException):
+    """The lease was renewed, or the end was cancelled, which is raised within any call: nothing is to take it for an error of that."""
 
 
 def systemctl(*arguments: str) -> str | None:
@@ -337,6 +338,9 @@ class Runs:
         try:
             summary = export["summary"]
             if "manifest_uri" not in summary:
+                return False
+            if export["started"] > time.time():
+                # The clock was set back since; the training may have saved more.
                 return False
             if export["started"] >= self.began:
                 return True
@@ -505,7 +509,7 @@ class End(Runs):
 
 def main(config_file: str, end: bool, check: bool = False) -> int:
     """Polls the deadline once, ends the machine, or checks the access to the Infrastructure Manager, by role deadline's configuration."""
-    config = json.loads(Path(config_file).read_text(encoding="utf-8"))
+    config = documents.parse(Path(config_file).read_text(encoding="utf-8"))
     # root, too, is the job's user in HDFS.
     os.environ["HADOOP_USER_NAME"] = config["user"]
     if check:

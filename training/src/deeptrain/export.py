@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 import platform
 import shutil
 import sys
 import time
+import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from deeptrain import checkpoint, manifest
+from deeptrain import checkpoint, documents, manifest
 from deeptrain.archive import EVENTS, FINAL, INCOMING, MANIFEST, SAVED, Archive, Damaged, digest, encode, owns
 from deeptrain.hdfs import CHUNK_BYTES, Hdfs
 from deeptrain.identity import read_identity
@@ -31,10 +32,20 @@ def exported_files(directory: Path) -> dict[str, Path]:
     return {name.as_posix(): path for name, path in paths.items() if not any(part.endswith(checkpoint.PART) for part in name.parts)}
 
 
+def refuse_links(directory: Path) -> None:
+    """Raises BadInput where it has what would not be exported: a link to a directory or to nothing, or no regular file."""
+    for path in sorted(directory.rglob("*")):
+        if not path.is_file() and (path.is_symlink() or not path.is_dir()):
+            raise BadInput(
+                f"{path} is neither a file nor a directory, so it would be missing in the export: the training command must leave a copy there;"
+                " put one in its place and run export.yml"
+            )
+
+
 def succeeded(training: Path) -> bool:
     """Whether the training, by its job's directory, has succeeded at its last start."""
     try:
-        return json.loads((training / "result.json").read_text(encoding="utf-8"))["status"] == "succeeded"
+        return documents.parse((training / "result.json").read_text(encoding="utf-8"))["status"] == "succeeded"
     except (OSError, ValueError, LookupError, TypeError):
         return False
 
@@ -42,8 +53,11 @@ def succeeded(training: Path) -> bool:
 def read_metrics(directory: Path) -> dict:
     """What the training command left in ``metrics.json``; empty when it left none."""
     path = directory / "metrics.json"
+    if path.exists() and not path.is_file():
+        # A pipe would be waited on for ever.
+        raise BadInput(f"{path} is no regular file: the training command must write one, or none")
     try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
+        metrics = documents.parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError as error:
@@ -77,6 +91,7 @@ class Export:
     def run(self) -> Outcome:
         began = time.monotonic()
         with self.job.scratch("events") as scratch:
+            refuse_links(self.source)
             files = exported_files(self.source)
             if not files:
                 raise BadInput(f"{self.source} holds nothing to export: run train.yml, whose command must leave the model in DEEPTRAIN_EXPORT_DIR")
@@ -259,8 +274,16 @@ def _fetch_checkpoint(directory: Hdfs, found: checkpoint.Found, scratch: Path) -
         directory.download(path, target / path)
     packed = target / f"{found.name}{checkpoint.PACKED_MODEL}"
     if packed.exists():
-        shutil.unpack_archive(packed, scratch)
-        packed.unlink()
+        unpacked = scratch / f"unpacked{checkpoint.PART}"
+        try:
+            shutil.unpack_archive(packed, unpacked)
+            for path in unpacked.iterdir():
+                path.rename(scratch / path.name)
+            packed.unlink()
+        except (shutil.ReadError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+            # The checkpoint is whole without it.
+            print(f"{packed.name} is exported as it is, since it cannot be unpacked: {error}", file=sys.stderr, flush=True)
+        shutil.rmtree(unpacked, ignore_errors=True)
     (target / checkpoint.INDEX).write_bytes(found.index)
 
 

@@ -12,7 +12,7 @@ import os
 import shutil
 from pathlib import Path
 
-from deeptrain import manifest
+from deeptrain import documents, manifest
 from deeptrain.hdfs import CHUNK_BYTES, Hdfs
 from deeptrain.job import BadInput, JobError, replace_file
 
@@ -76,7 +76,7 @@ def fetch(data_url: str, cache_dir: str | os.PathLike, pattern: str, index: int 
     cache.mkdir(parents=True, exist_ok=True)
     index_file = cache / INDEX
     try:
-        fetched = json.loads(index_file.read_text(encoding="utf-8"))
+        fetched = documents.parse(index_file.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         fetched = {}
     wanted = share(list(entries), index, count)

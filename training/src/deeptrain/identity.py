@@ -9,6 +9,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from deeptrain import documents
+
 FILE = "run.json"
 # What makes the configuration. Hosts and the cluster's shape are not among it.
 _NAMES = {"command": "the command", "data_manifest_sha256": "the sha256 of the data's manifest"}
@@ -30,7 +32,7 @@ class Identity:
     @classmethod
     def decode(cls, content: bytes | None) -> Identity:
         try:
-            document = json.loads(content or b"{}")
+            document = documents.parse(content or b"{}")
         except ValueError:
             return cls()
         return cls.of(document) if isinstance(document, dict) else cls()

@@ -24,6 +24,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deeptrain import documents
+
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_STOPPED = 128 + signal.SIGTERM
@@ -145,7 +147,7 @@ class Job:
     def __init__(self, directory: str | os.PathLike):
         self.directory = Path(directory)
         try:
-            document = json.loads((self.directory / "config.json").read_text(encoding="utf-8"))
+            document = documents.parse((self.directory / "config.json").read_text(encoding="utf-8"))
             self.config: dict = document["config"]
             self.settings: dict = document.get("settings", {})
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -162,7 +164,7 @@ class Job:
         directory = os.environ.get("CREDENTIALS_DIRECTORY")
         if directory is None:
             return {}
-        return json.loads((Path(directory) / f"{name}.json").read_text(encoding="utf-8"))
+        return documents.parse((Path(directory) / f"{name}.json").read_text(encoding="utf-8"))
 
     @contextlib.contextmanager
     def scratch(self, name: str) -> Iterator[Path]:

@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from deeptrain import documents
 from deeptrain.hdfs import CHUNK_BYTES, Hdfs
 from deeptrain.job import JobError
 
@@ -76,7 +77,7 @@ def _entry(item: dict) -> dict | Entry:
 def parse(content: bytes) -> tuple[str, dict[str, Entry], list[str]]:
     """The source, the entries by path, and the further names."""
     try:
-        document = json.loads(content, object_hook=_entry)
+        document = documents.parse(content, object_hook=_entry)
         return document["source"], {item.path: item for item in document["files"]}, document.get("names", [])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise JobError(f"{NAME} is damaged ({error}): remove it, and run data.yml again") from error

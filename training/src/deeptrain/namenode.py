@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import urllib.error
 import urllib.request
 import xml.etree.ElementTree
@@ -14,6 +13,7 @@ from urllib.parse import urlencode
 
 import hdfs_native
 
+from deeptrain import documents
 from deeptrain.hdfs import CALL_SECONDS, Hdfs, Unavailable
 
 # The nodes reach each other directly.
@@ -35,11 +35,11 @@ class NameNode:
 
     def remaining(self) -> int:
         """HDFS's free capacity in bytes, all copies counted."""
-        return json.loads(self._get("/jmx", qry="Hadoop:service=NameNode,name=FSNamesystemState"))["beans"][0]["CapacityRemaining"]
+        return documents.parse(self._get("/jmx", qry="Hadoop:service=NameNode,name=FSNamesystemState"))["beans"][0]["CapacityRemaining"]
 
     def replication(self) -> int:
         """Copies of a block of new files."""
-        return json.loads(self._get("/webhdfs/v1/", op="GETSERVERDEFAULTS"))["FsServerDefaults"]["replication"]
+        return documents.parse(self._get("/webhdfs/v1/", op="GETSERVERDEFAULTS"))["FsServerDefaults"]["replication"]
 
     def setting(self, name: str) -> str:
         """A value of the NameNode's configuration."""

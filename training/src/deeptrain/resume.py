@@ -41,9 +41,10 @@ class Resume:
     def run(self) -> bool:
         """Refuses, or restores; returns whether the complete export was restored, so that there is nothing to train."""
         found, lost = checkpoint.find(self.directory), set()
-        if found is None:
+        indexed = found is not None
+        if not indexed:
+            # The index, or what it names, is lost; a complete one may be beside it.
             lost = self.directory.damaged()
-        if lost:
             found = checkpoint.find_highest(self.directory)
         # Where its record in HDFS is lost, that of this node counts.
         stored = self.before if FILE in self.model.damaged() else Identity.decode(self.model.read_bytes(FILE))
@@ -68,7 +69,7 @@ class Resume:
                 # Waited for, as HDFS is.
                 raise Unavailable(str(error)) from error
             print(f"Resumes from HDFS alone: {error}", file=sys.stderr, flush=True)
-        if lost and not done:
+        if not done and (lost or (found and not indexed)):
             self._replace_lost(found, lost)
         elif self.damaged and not done:
             self._refuse_damaged()
@@ -96,7 +97,8 @@ class Resume:
                 f"HDFS has lost blocks of the checkpoint in {self.directory.url} ({', '.join(sorted(lost))}), and there is no other one: start the"
                 f" DataNodes that have them; to train from the beginning, remove {self.directory.url} from HDFS"
             )
-        print(f"Resumes from {older.name}: HDFS has lost blocks of {', '.join(sorted(lost))}", file=sys.stderr, flush=True)
+        why = f"HDFS has lost blocks of {', '.join(sorted(lost))}" if lost else f"{checkpoint.INDEX} names no complete checkpoint"
+        print(f"Resumes from {older.name}: {why}", file=sys.stderr, flush=True)
         self.directory.write_bytes(checkpoint.INDEX, older.index)
 
     def _adopt(self, other: Identity) -> None:

@@ -20,7 +20,6 @@ import contextlib
 import errno
 import hashlib
 import itertools
-import json
 import socket
 import threading
 import time
@@ -31,7 +30,7 @@ from dataclasses import dataclass, field
 
 import hdfs_native
 
-from deeptrain import manifest, s3
+from deeptrain import documents, manifest, s3
 from deeptrain.deadline import at_work
 from deeptrain.hdfs import Hdfs, Unavailable, retry
 from deeptrain.job import BadInput, Job, JobError, Outcome, Progress
@@ -318,7 +317,7 @@ class Staging:
         own, found = self.job.directory.parent, []
         for file in sorted(own.parent.glob("*/train/config.json")):
             with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-                config, run = json.loads(file.read_text(encoding="utf-8"))["config"], file.parent.parent
+                config, run = documents.parse(file.read_text(encoding="utf-8"))["config"], file.parent.parent
                 if Hdfs.same(config["data_url"], self.target.url) and (
                     at_work(f"deeptrain-train@{run.name}.service")
                     or (run == own and target.digest == config["data_manifest_sha256"] and not self.job.settings.get("overwrite"))

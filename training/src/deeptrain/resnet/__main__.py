@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
 
+from deeptrain import documents
 from deeptrain.job import EXIT_STOPPED, BadInput, JobError, Progress, Stopped
 from deeptrain.resnet import options as command_line
 from deeptrain.resnet.cluster import Reconnect
@@ -32,7 +32,7 @@ def read_task() -> tuple[dict, str, int] | None:
     if not text:
         return None
     try:
-        document = json.loads(text)
+        document = documents.parse(text)
         cluster, task = document["cluster"], document["task"]
         kind, index = task["type"], int(task["index"])
         cluster[kind][index]

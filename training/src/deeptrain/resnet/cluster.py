@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from deeptrain import documents
 from deeptrain.job import JobError, Progress
 from deeptrain.servers import PARALLEL, answers, split_address
 
@@ -112,7 +113,7 @@ class Watch:
 def read_deal(cache: Path, index: int, count: int) -> tuple[int, int]:
     """The worker's position and the number of workers by the chief's last deal; those given when there is none."""
     try:
-        document = json.loads((cache / DEAL).read_text(encoding="utf-8"))
+        document = documents.parse((cache / DEAL).read_text(encoding="utf-8"))
         return int(document["index"]), int(document["count"])
     except (OSError, ValueError, KeyError, TypeError):
         return index, count

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 import os
 import sys
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from deeptrain import manifest
+from deeptrain import documents, manifest
 from deeptrain.fetch import fetch, share
 from deeptrain.hdfs import Hdfs
 from deeptrain.job import BadInput
@@ -48,7 +47,7 @@ def describe(data_dir: str) -> Description:
         content = path.read_bytes() if path.is_file() else None
     if content is None:
         raise BadInput(f"{data_dir} has no {DESCRIPTION}: stage data that demo/dataset.py made, or write one")
-    document = json.loads(content)
+    document = documents.parse(content)
     return Description(tuple(document["image_shape"]), tuple(document["classes"]), document["test_examples"])
 
 

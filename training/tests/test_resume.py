@@ -337,6 +337,14 @@ def test_a_checkpoint_that_is_replaced_while_it_is_copied_is_not_taken_for_whole
     assert lost.stored()["checkpoints/ckpt_best.index"] == b"newest"
 
 
+def test_a_name_that_ends_in_a_number_for_ever_is_copied_again(lost):
+    copier = CheckpointCopier(lost.training("100", "3"), lost.model)
+    for content in (b"first", b"other"):
+        save(lost, "resnet-250", content)
+        assert copier.copy() == "resnet-250"
+        assert lost.stored()["checkpoints/resnet-250.data-00000-of-00001"] == content
+
+
 def test_a_copy_is_not_made_of_a_checkpoint_that_is_not_complete(lost):
     before = lost.stored()
     directory = Hdfs(f"{lost.model.url}/checkpoints")

@@ -138,7 +138,8 @@ class CheckpointCopier:
         if copied is None or copied.name != found.name:
             self._upload(found, {path for path in marks if marks[path] != self._copied.get(path)}, checkpoint.DIRECTORY)
             self._remove_older(found)
-        elif found.step is None or copied.index != found.index or _lengths(copied.files) != _lengths(found.files):
+        # Also where what was copied under the name has changed since: not every number at a name's end is a step.
+        elif found.step is None or self._copied or copied.index != found.index or _lengths(copied.files) != _lengths(found.files):
             self._replace(found)
         self._copied = marks
         return found.name

@@ -466,6 +466,22 @@ def test_a_model_takes_the_place_of_a_checkpoint_and_not_the_other_way(make_job,
     assert names(s3_server, prefix) == exported
 
 
+def test_a_model_that_arrives_during_the_export_of_a_checkpoint_is_kept(make_job, small_model, tmp_path, s3_server, checkpoints, monkeypatch):
+    prefix, upload, done = f"models-{secrets.token_hex(4)}/run", Archive.upload, []
+    model = make_job({"run": "run", "source": str(small_model), "target": f"s3://{s3_server.bucket}/{prefix}"})
+
+    def meanwhile(*arguments):
+        monkeypatch.setattr(Archive, "upload", upload)
+        Export(model).run()
+        done.append(content(s3_server, prefix))
+        upload(*arguments)
+
+    monkeypatch.setattr(Archive, "upload", meanwhile)
+    with pytest.raises(BadInput, match="holds a trained model"):
+        export(partial(make_job, tmp_path, s3_server, prefix, checkpoints))
+    assert done[0].items() <= content(s3_server, prefix).items()
+
+
 def test_a_training_that_succeeds_during_the_export_of_its_checkpoint(make_job, tmp_path, s3_server, checkpoints, monkeypatch):
     prefix = f"models-{secrets.token_hex(4)}/run"
     job = partial(make_job, tmp_path, s3_server, prefix, checkpoints)

@@ -102,6 +102,9 @@ class Export:
             files = dict(sorted({**self._events(scratch), **files}.items()))
             entries = self._upload_all(files)
         document = self._manifest(entries)
+        if not self.complete:
+            # The upload may have lasted for hours.
+            self.refuse()
         stale = (self._before.keys() | self._dropped) - files.keys()
         if self._incoming or stale:
             self.archive.replace(document, stale, self._incoming)
@@ -176,7 +179,8 @@ class Export:
         mark = length, sha256 = digest(_file_chunks(path))
         if self._before.get(name) != mark or self.archive.digest(name) != mark:
             target = name
-            if self._before:
+            # Another cluster may export the model meanwhile, which no checkpoint is to touch.
+            if self._before or not self.complete:
                 target = f"{INCOMING}/{name}"
                 self._incoming.add(name)
             self.archive.upload(path, target)

@@ -347,4 +347,4 @@ def test_jobs_of_other_runs_are_named(site):
     said = " ".join(done.stdout.split())
     assert "deeptrain-train@not-mine.service runs" in said and "deeptrain_run=not-mine" in said and "@mine.service" not in said, done.stdout
     (site.directory / "jobs").write_text("deeptrain-train@mine.service loaded active running\n")
-    assert "give its name" not in site.run(look, site.inventory(), deeptrain_run="mine").stdout
+    assert "set its name" not in site.run(look, site.inventory(), deeptrain_run="mine").stdout

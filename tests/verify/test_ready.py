@@ -35,7 +35,7 @@ def test_check_mode_changes_nothing_and_tells_no_secret(cluster):
 
 
 # A machine whose image has cloud-init, which is to write /etc/hosts at each boot, and lines as images have them.
-# The services of cloud-init do not run here, so nobody is to wait for them.
+# The services of cloud-init are masked and never finish, so cloud-init is marked as disabled.
 CLOUD_INIT = """cp --archive /etc/hosts /root/hosts
 printf '127.0.1.1\\t%s.example.org\\t%s\\n::1 localhost %s\\n' "$(hostname)" "$(hostname)" "$(hostname)" >>/etc/hosts
 DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 update </dev/null

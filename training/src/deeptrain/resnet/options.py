@@ -66,9 +66,7 @@ class _Parser(argparse.ArgumentParser):
 def parse(arguments: list[str] | None = None) -> Options:
     """Reads the command line; raises BadInput that names option and range."""
     # A misspelt option would pass as the abbreviation of another, and the right one later as another configuration.
-    parser = _Parser(
-        prog="python -m deeptrain.resnet", allow_abbrev=False, description="Trains a ResNet on 32 x 32 images, by TF_CONFIG or in one process."
-    )
+    parser = _Parser(prog="python -m deeptrain.resnet", allow_abbrev=False, description="Trains a ResNet on 32 x 32 images, by TF_CONFIG or in one process.")
     add = parser.add_argument
     add("--data-dir", default=os.environ.get("DEEPTRAIN_DATA_URL"), help="directory of the TFRecord shards, hdfs:// or local")
     add("--job-dir", default=os.environ.get("DEEPTRAIN_MODEL_URL"), help="directory of checkpoints and events, hdfs:// or local")

@@ -19,6 +19,8 @@ from pathlib import Path
 from shards import Failure
 from shards.stores import S3
 
+# The run of make demo.
+RUN = "default"
 METRICS = ("test_accuracy", "train_steps", "steps_per_second", "examples_per_second")
 
 
@@ -30,22 +32,28 @@ def read_manifest(models: str, run: str) -> dict:
     return json.loads(store.get("manifest.json"))
 
 
-def summarize(manifest: dict, stages: dict[str, float], started: float, now: float, endpoint: str | None) -> dict:
-    """The summary; times in seconds."""
+def summarize(manifest: dict, seconds: dict, endpoint: str | None) -> dict:
+    """The summary, with ``seconds`` where they are known."""
     if missing := [name for name in METRICS if name not in manifest["metrics"]]:
         raise Failure(f"the run's metrics.json lacks {', '.join(missing)}: its training command must write them")
     return {
         "model_uri": manifest["model_uri"],
         "endpoint_url": endpoint,
         **{name: manifest["metrics"][name] for name in METRICS},
-        "stage_seconds": stages,
-        "wall_seconds": round(now - started, 1),
+        **seconds,
         "events_url": manifest["events_url"],
     }
 
 
+def took(stages: Path, started: Path) -> dict:
+    """The seconds of the stages and of all."""
+    return {
+        "stage_seconds": json.loads(read(stages)),
+        "wall_seconds": round(time.time() - float(read(started)), 1),
+    }
+
+
 def readable(summary: dict) -> str:
-    stages = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in summary["stage_seconds"].items())
     rows = {
         "Model": summary["model_uri"],
         "S3 server": summary["endpoint_url"] or "AWS",
@@ -53,9 +61,10 @@ def readable(summary: dict) -> str:
         "Training": f"{summary['train_steps']} steps, {summary['steps_per_second']:.1f} steps/s, "
         f"{summary['examples_per_second']:.0f} examples/s",
         "TensorBoard": summary["events_url"] or "no events",
-        "Stages": stages,
-        "In all": f"{summary['wall_seconds']:.0f} s",
     }
+    if "wall_seconds" in summary:
+        rows["Stages"] = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in summary["stage_seconds"].items())
+        rows["In all"] = f"{summary['wall_seconds']:.0f} s"
     return "\n".join(f"{name:<14} {value}" for name, value in rows.items())
 
 
@@ -68,7 +77,7 @@ def read(path: Path) -> str:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", default="default", help="the run's name (%(default)s)")
+    parser.add_argument("--run", default=RUN, help="the run's name (%(default)s)")
     parser.add_argument("--models", default="s3://deeptrain/models", metavar="URL", help="exports (%(default)s)")
     parser.add_argument(
         "--stages", type=Path, default=".demo/stages.json", metavar="FILE", help="seconds by stage (%(default)s)"
@@ -84,9 +93,8 @@ def main() -> None:
     options = arguments()
     summary = summarize(
         read_manifest(options.models, options.run),
-        json.loads(read(options.stages)),
-        float(read(options.started)),
-        time.time(),
+        # The files are those of the last make demo.
+        took(options.stages, options.started) if options.run == RUN else {},
         os.environ.get("AWS_ENDPOINT_URL"),
     )
     options.output.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

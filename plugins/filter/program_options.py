@@ -42,7 +42,7 @@ def _joined(name, values):
 def program_options(options):
     """Return a dictionary of options as a program's command-line arguments."""
     if not isinstance(options, Mapping):
-        raise AnsibleFilterError("program_options takes a dictionary of options, such as {train_steps: 100}")
+        raise AnsibleFilterError("the options of a program must be a dictionary, such as deeptrain_training: {train_steps: 100}")
     arguments = []
     seen = {}
     for name, value in options.items():

@@ -30,14 +30,14 @@ STAGES = {"preflight": 3.1, "hdfs": 40.2}
 
 
 def test_program(bucket, s3_env, tmp_path, monkeypatch, capsys):
-    boto3.client("s3").put_object(Bucket=bucket, Key="models/first/manifest.json", Body=json.dumps(MANIFEST))
+    boto3.client("s3").put_object(Bucket=bucket, Key="models/default/manifest.json", Body=json.dumps(MANIFEST))
     (tmp_path / "stages.json").write_text(json.dumps(STAGES))
     (tmp_path / "started").write_text("1000\n")
     monkeypatch.setattr(summary.time, "time", lambda: 1234.56)
     monkeypatch.setattr(
         "sys.argv",
         [
-            "summary.py", "--run=first", f"--models=s3://{bucket}/models", f"--stages={tmp_path}/stages.json",
+            "summary.py", f"--models=s3://{bucket}/models", f"--stages={tmp_path}/stages.json",
             f"--started={tmp_path}/started", f"--output={tmp_path}/summary.json",
         ],
     )  # fmt: skip
@@ -58,6 +58,22 @@ def test_program(bucket, s3_env, tmp_path, monkeypatch, capsys):
     assert "preflight 3 s, hdfs 40 s" in lines and s3_env["AWS_SECRET_ACCESS_KEY"] not in lines
 
 
+def test_another_run_has_no_stages_of_the_demo(bucket, s3_env, tmp_path, monkeypatch, capsys):
+    boto3.client("s3").put_object(Bucket=bucket, Key="models/first/manifest.json", Body=json.dumps(MANIFEST))
+    (tmp_path / "stages.json").write_text(json.dumps(STAGES))
+    (tmp_path / "started").write_text("1000\n")
+    monkeypatch.setattr(
+        "sys.argv",
+        [
+            "summary.py", "--run=first", f"--models=s3://{bucket}/models", f"--stages={tmp_path}/stages.json",
+            f"--started={tmp_path}/started", f"--output={tmp_path}/summary.json",
+        ],
+    )  # fmt: skip
+    summary.main()
+    assert json.loads((tmp_path / "summary.json").read_text()).keys().isdisjoint({"stage_seconds", "wall_seconds"})
+    assert "0.9012" in (lines := capsys.readouterr().out) and "preflight" not in lines
+
+
 def test_no_manifest(bucket):
     with pytest.raises(Failure, match="models/none/manifest.json is not there.*run playbooks/site.yml"):
         summary.read_manifest(f"s3://{bucket}/models", "none")
@@ -65,7 +81,7 @@ def test_no_manifest(bucket):
 
 def test_metrics_of_another_command():
     with pytest.raises(Failure, match="lacks test_accuracy, train_steps"):
-        summary.summarize({**MANIFEST, "metrics": {"steps_per_second": 1, "examples_per_second": 2}}, {}, 0, 1, None)
+        summary.summarize({**MANIFEST, "metrics": {"steps_per_second": 1, "examples_per_second": 2}}, {}, None)
 
 
 def test_no_stages(tmp_path):

@@ -81,7 +81,7 @@ def test_preflight(cluster, variables, words):
     refused(cluster.play("site", **variables), *words)
 
 
-# S3, as the chief sees it
+# S3, as the chief sees it, and the program's options
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,9 @@ def test_preflight(cluster, variables, words):
         ({"deeptrain_data_url": "s3://no-such-bucket/data"}, ["bucket of deeptrain_data_url, s3://no-such-bucket/data, is not there"]),
         ({"deeptrain_export_url": "s3://no-such-bucket/models"}, ["deeptrain_export_url, s3://no-such-bucket/models", "is not there"]),
         ({"deeptrain_data_url": "s3://deeptrain/nothing"}, ["no object under s3://deeptrain/nothing", "check deeptrain_data_url"]),
+        ({"deeptrain_training": {"train_step": 5}}, ["unrecognized arguments: --train-step 5", "deeptrain_training"]),
     ],
-    ids=["endpoint", "key", "secret", "bucket", "export-bucket", "prefix"],
+    ids=["endpoint", "key", "secret", "bucket", "export-bucket", "prefix", "option"],
 )
 def test_s3(cluster, variables, words):
     # The check's own unit and job are all that changes.

@@ -13,6 +13,7 @@ from services import own_length
 
 from deeptrain import checkpoint, identity
 from deeptrain.hdfs import Hdfs
+from deeptrain.job import JobError
 from deeptrain.resnet import store
 
 
@@ -46,6 +47,13 @@ class Cut(OSError):
     pass
 
 
+def readable(path: Path) -> bool:
+    """Stands in for TensorFlow, which compares checksums: the files hold their own names."""
+    name = path.name
+    step = checkpoint.step_of(name)
+    return all((path.parent / file).read_text() == f"{file} {step}" for file in files(step))
+
+
 def mirror(local: Path, url: str):
     local.mkdir(parents=True, exist_ok=True)
     return store.CheckpointMirror(local, url)
@@ -70,11 +78,11 @@ def test_a_restore_cut_off_at_any_file_is_repeated(tmp_path, hdfs, monkeypatch, 
     with monkeypatch.context() as patch:
         patch.setattr(Hdfs, "download", cut_off)
         try:
-            mirror(second, hdfs.url).restore()
+            mirror(second, hdfs.url).restore(readable)
         except Cut:
             assert last(store.LocalDirectory(second)) is None
     again = mirror(second, hdfs.url)
-    again.restore()
+    again.restore(readable)
     assert last(store.LocalDirectory(second)) == "ckpt-100"
     again.close()
     assert set(hdfs.files()) == before
@@ -96,18 +104,18 @@ def test_the_newer_of_node_and_hdfs_counts(tmp_path, hdfs):
     mirror(a, hdfs.url).close()
     # The chief moves to another node, and back.
     on_b = mirror(b, hdfs.url)
-    on_b.restore()
+    on_b.restore(readable)
     save(b, 100, 200)
     on_b.close()
     on_a = mirror(a, hdfs.url)
-    on_a.restore()
+    on_a.restore(readable)
     assert last(store.LocalDirectory(a)) == "ckpt-200"
     on_a.close()
     assert last(hdfs) == "ckpt-200"
     # What was saved and not mirrored is newer than HDFS.
     save(a, 200, 300)
     on_a = mirror(a, hdfs.url)
-    on_a.restore()
+    on_a.restore(readable)
     assert last(store.LocalDirectory(a)) == "ckpt-300"
     on_a.close()
     assert last(hdfs) == "ckpt-300"
@@ -116,9 +124,76 @@ def test_the_newer_of_node_and_hdfs_counts(tmp_path, hdfs):
 def test_a_local_index_of_missing_files_is_not_restored(tmp_path, hdfs):
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "checkpoint").write_bytes(index("ckpt-7"))
-    mirror(tmp_path / "here", hdfs.url).restore()
+    mirror(tmp_path / "here", hdfs.url).restore(readable)
     # TensorFlow would look for its files.
     assert not (tmp_path / "here" / "checkpoint").exists()
+
+
+def empty(path: Path) -> None:
+    """As a loss of power leaves a file that was just written."""
+    path.write_bytes(b"")
+
+
+def test_an_unreadable_local_checkpoint_does_not_count(tmp_path, hdfs):
+    here = tmp_path / "here"
+    save(here, 100)
+    mirror(here, hdfs.url).close()
+    # One that HDFS has, and one that it does not have yet.
+    for steps in ((100,), (100, 200)):
+        save(here, *steps)
+        empty(here / files(steps[-1])[1])
+        again = mirror(here, hdfs.url)
+        again.restore(readable)
+        assert last(store.LocalDirectory(here)) == "ckpt-100"
+        assert readable(here / "ckpt-100")
+        again.close()
+        assert last(hdfs) == "ckpt-100"
+        assert hdfs.read_bytes(files(100)[1]) == f"{files(100)[1]} 100".encode()
+
+
+def test_an_older_local_checkpoint_takes_the_place_of_an_unreadable_one(tmp_path, hdfs):
+    here = tmp_path / "here"
+    save(here, 100)
+    mirror(here, hdfs.url).close()
+    save(here, 200, 300, 400)
+    empty(here / files(400)[0])
+    empty(here / files(300)[1])
+    again = mirror(here, hdfs.url)
+    again.restore(readable)
+    assert last(store.LocalDirectory(here)) == "ckpt-200"
+    again.close()
+    assert last(hdfs) == "ckpt-200"
+    for name in files(200):
+        empty(here / name)
+    mirror(here, hdfs.url).restore(readable)
+    assert readable(here / "ckpt-200")
+    hdfs.delete("checkpoint")
+    for name in files(200):
+        empty(here / name)
+    mirror(here, hdfs.url).restore(readable)
+    assert not (here / "checkpoint").exists()
+
+
+def test_the_mirror_of_a_chief_that_was_replaced(tmp_path, hdfs, monkeypatch):
+    """Its index, written last, would name a checkpoint that the other chief has removed as older."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    save(old, 100)
+    replaced = mirror(old, hdfs.url)
+    replaced.sync()
+    save(new, 200)
+    upload, done = Hdfs.upload, []
+
+    def late(self, local, name):
+        upload(self, local, name)
+        if name.startswith("ckpt-150") and not done:
+            done.append(name)
+            mirror(new, hdfs.url).sync()
+
+    monkeypatch.setattr(Hdfs, "upload", late)
+    save(old, 100, 150)
+    with pytest.raises(JobError, match="Another chief"):
+        replaced.sync()
+    assert done and last(hdfs) == "ckpt-200"
 
 
 def test_the_cache_of_another_training_does_not_count(tmp_path, hdfs):
@@ -222,7 +297,7 @@ def test_the_highest_checkpoint_that_is_complete(tmp_path, steps, lost, highest)
     save(tmp_path, *steps)
     for name in lost:
         (tmp_path / name).unlink()
-    found = checkpoint.find_highest(store.LocalDirectory(tmp_path))
+    found = next(checkpoint.find_all(store.LocalDirectory(tmp_path)), None)
     assert (found and found.name) == highest
     if found:
         (tmp_path / "checkpoint").write_bytes(found.index)

@@ -638,6 +638,25 @@ def test_check_refuses_at_once_what_jobs_wait_for(make_job, s3_server, tmp_path,
         check(make_job({"source": f"s3://{s3_server.bucket}/checked", "export": f"s3://{s3_server.bucket}/models"}))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--train-step", "5"], "unrecognized arguments: --train-step 5.*deeptrain_training"),
+        (["--num-layers", "9"], "num-layers.*choose from"),
+        (["--learning-rate=-1"], r"learning-rate is -1\.0.*deeptrain_training: {learning_rate"),
+    ],
+)
+def test_check_refuses_options_of_the_collections_program(make_job, s3_server, arguments, words):
+    s3_server.put("checked/x", b"")
+    config = {"source": f"s3://{s3_server.bucket}/checked", "export": f"s3://{s3_server.bucket}/models"}
+    program = ["python", "-m", "deeptrain.resnet"]
+    with pytest.raises(BadInput, match=words):
+        check(make_job(config, {"command": [*program, *arguments]}))
+    # Those of a program of somebody else are its own.
+    check(make_job(config, {"command": ["python", "-m", "theirs", *arguments]}))
+    check(make_job(config, {"command": [*program, "--train-steps", "5"]}))
+
+
 def test_check_refuses_the_name_of_another_training(make_job, small_model, tmp_path, s3_server):
     prefix = f"check-{secrets.token_hex(4)}"
     s3_server.put(f"{prefix}/x", b"abc")

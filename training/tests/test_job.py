@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -149,3 +151,31 @@ def test_lists_of_files_are_compared_whatever_their_order(directory):
     assert activity.local_files([directory]) == before
     (directory / "new").write_text("")
     assert activity.local_files([directory]) != before
+
+
+def test_progress_on_a_full_disk(tmp_path, monkeypatch, capsys):
+    full, path = Path("/dev/full"), tmp_path / "progress.jsonl"
+    progress = Progress(full)
+    assert progress.report("train", 1, 9)
+    assert progress.report("train", 2, 9, force=True)
+    assert capsys.readouterr().err.count("No space left") == 1
+    progress._path = path
+    path.write_text('{"cut')
+    for done in (3, 4):
+        progress.report("train", done, 9, force=True)
+    assert [json.loads(line)["done"] for line in path.read_text().splitlines()[1:]] == [3, 4]
+
+
+def test_a_result_waits_for_room(directory, monkeypatch):
+    monkeypatch.setattr(job, "RESULT_PAUSE_SECONDS", 0.01)
+    replace, full = job.replace_file, [OSError(errno.ENOSPC, "full")] * 3
+
+    def later(path, content):
+        if full:
+            raise full.pop()
+        replace(path, content)
+
+    monkeypatch.setattr(job, "replace_file", later)
+    assert job.run(directory, lambda given: Outcome()) == 0
+    assert result(directory)["status"] == "succeeded"
+    assert not full

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -23,7 +24,7 @@ from types import SimpleNamespace
 import pytest
 from services import LIMIT, free_port, wait_until
 
-from deeptrain import activity, caches
+from deeptrain import activity, caches, resume
 from deeptrain import serve as serving
 from deeptrain import train as training
 from deeptrain.archive import Archive
@@ -273,6 +274,37 @@ def test_failures_expire_while_checkpoints_advance(make_job, tmp_path, monkeypat
 def test_a_command_that_fails_at_first_is_restarted(make_job, tmp_path):
     train(make_job(COUNT + "if count < 3: raise SystemExit(1)\n" + GOOD))
     assert starts(tmp_path) == 4
+
+
+def test_room_on_the_disk_is_waited_for(make_job, tmp_path, monkeypatch):
+    """A full disk ends the command as often as five failures would end the training."""
+    job = make_job(COUNT + "if count < 6: raise SystemExit(1)\n" + GOOD)
+    usage, asked = shutil.disk_usage(tmp_path), []
+
+    def disk_usage(path):
+        # There is room when the command starts, and none when it has failed.
+        asked.append(starts(tmp_path))
+        return usage._replace(free=0 if asked[-1] < 6 and asked.count(asked[-1]) == 1 and asked[-1] else usage.free)
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    train(job)
+    assert starts(tmp_path) == 7
+    assert [record["done"] for record in records(job, "restart")] == [0] * 5 + [1]
+
+
+def test_a_full_disk_is_a_failure_of_its_own(make_job, tmp_path, monkeypatch):
+    """What the chief itself writes, such as its record of the training, is tried again."""
+    job, replace, full = make_job(COUNT + GOOD), resume.replace_file, [OSError(errno.ENOSPC, "No space left on device")] * 2
+
+    def later(path, content):
+        if full:
+            raise full.pop()
+        replace(path, content)
+
+    monkeypatch.setattr(resume, "replace_file", later)
+    train(job)
+    assert starts(tmp_path) == 1 and not full
+    assert "No space left" in records(job, "restart")[0]["extra"]["reason"]
 
 
 def test_hdfs_is_waited_for(make_job, cluster, tmp_path):

@@ -11,6 +11,7 @@ from deeptrain import s3
 from deeptrain.archive import Archive
 from deeptrain.identity import Identity, read_identity
 from deeptrain.job import Job, Outcome
+from deeptrain.resnet import options
 from deeptrain.stage import list_source
 
 PROBE = ".deeptrain-probe"
@@ -27,11 +28,19 @@ def probe(client, url: str, settings: dict) -> None:
         client.delete_object(Bucket=bucket, Key=key)
 
 
-def check(job: Job) -> Outcome:
-    """Lists the job's ``source``, reads there, and writes below its ``export``; refuses a run's name that S3 has for another ``command``.
+def check_options(command: list[str]) -> None:
+    """Raises BadInput for options that the collection's own program refuses; those of another program are not known."""
+    if command[1:3] == ["-m", options.PROGRAM]:
+        # The units give it the directories.
+        options.parse(["--data-dir=.", "--job-dir=.", *command[3:]])
 
-    The data's manifest is not known yet: the training compares that, too.
+
+def check(job: Job) -> Outcome:
+    """Checks the options of the job's ``command`` and S3: lists its ``source``, reads there, and writes below its ``export``.
+
+    A run's name that S3 has for another command is refused. The data's manifest is not known yet: the training compares that, too.
     """
+    check_options(job.settings.get("command", []))
     settings = job.config["s3"]
     # A user waits for the answer, not a node that is booting.
     client = s3.connect(settings, job.credentials("s3"), wait=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from deeptrain.identity import FILE
@@ -86,8 +87,8 @@ def find(directory: Directory) -> Found | None:
     return _found(name, index, directory.files()) if name else None
 
 
-def find_highest(directory: Directory) -> Found | None:
-    """The complete checkpoint of the highest step, whatever the index says, with an index that names it alone; None when there is none.
+def find_all(directory: Directory) -> Iterator[Found]:
+    """The complete checkpoints, the highest step first, whatever the index says, each with an index that names it alone.
 
     For a directory whose last checkpoint is lost.
     """
@@ -95,8 +96,7 @@ def find_highest(directory: Directory) -> Found | None:
     names = {path.removesuffix(".index") for path in files if path.endswith(".index")}
     for name in sorted((name for name in names if step_of(name) is not None), key=step_of, reverse=True):
         if found := _found(name, f'model_checkpoint_path: "{name}"\nall_model_checkpoint_paths: "{name}"\n'.encode(), files):
-            return found
-    return None
+            yield found
 
 
 def _found(name: str, index: bytes, files: dict[str, object]) -> Found | None:

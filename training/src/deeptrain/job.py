@@ -30,6 +30,9 @@ EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_STOPPED = 128 + signal.SIGTERM
 
+# How long a result is kept for a full disk to have room again.
+RESULT_SECONDS, RESULT_PAUSE_SECONDS = 3600.0, 5.0
+
 
 class JobError(Exception):
     """The job cannot be done; the message is one sentence that names the fix, the summary what was done nevertheless."""
@@ -70,6 +73,8 @@ class Progress:
         self._interval = interval
         self._lock = threading.Lock()
         self._phase = None
+        # Whether the last line may have been cut.
+        self._cut = False
         self._phase_began = self._phase_done = self._last = 0.0
 
     def report(
@@ -82,7 +87,7 @@ class Progress:
         force: bool = False,
         **extra,
     ) -> bool:
-        """Reports how far a phase is; returns whether a line was written.
+        """Reports how far a phase is; returns whether it was time for a line. On a full disk the line is left out.
 
         ``rate`` is in units a second and is computed since the phase began when
         it is not given; the rest of the time to go is derived from it.
@@ -110,9 +115,18 @@ class Progress:
                 "extra": extra,
             }
             if self._path is not None:
-                with open(self._path, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(finite(record), allow_nan=False) + "\n")
+                self._append(json.dumps(finite(record), allow_nan=False))
             return True
+
+    def _append(self, line: str) -> None:
+        try:
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write("\n" * self._cut + line + "\n")
+            self._cut = False
+        except OSError as error:
+            if not self._cut:
+                print(f"Progress cannot be written: {error}", file=sys.stderr, flush=True)
+            self._cut = True
 
     @contextlib.contextmanager
     def during(self, phase: str, seconds: float = 3600.0) -> Iterator[None]:
@@ -184,9 +198,12 @@ class Job:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Writes a file in one step, so that it is never seen incomplete."""
+    """Writes a file in one step, so that it is never seen incomplete, nor after a loss of power."""
     temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(content)
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(temporary, path)
 
 
@@ -225,5 +242,18 @@ def run(directory: str | os.PathLike, work: Callable[[Job], Outcome]) -> int:
     if result["error"]:
         print(result["error"], file=sys.stderr, flush=True)
     result["finished"] = time.time()
-    write_json(result_file, result)
+    _write_result(job, result_file, result)
     return status
+
+
+def _write_result(job: Job, path: Path, result: dict) -> None:
+    """Writes the result; waits for room on a full disk, since work without its result would be done again."""
+    end = time.monotonic() + RESULT_SECONDS
+    while True:
+        try:
+            return write_json(path, result)
+        except OSError as error:
+            if job.stop.is_set() or time.monotonic() > end:
+                raise
+            print(f"The result cannot be written, tried again: {error}", file=sys.stderr, flush=True)
+        job.stop.wait(RESULT_PAUSE_SECONDS)

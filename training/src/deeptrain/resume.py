@@ -45,7 +45,7 @@ class Resume:
         if not indexed:
             # The index, or what it names, is lost; a complete one may be beside it.
             lost = self.directory.damaged()
-            found = checkpoint.find_highest(self.directory)
+            found = next(checkpoint.find_all(self.directory), None)
         # Where its record in HDFS is lost, that of this node counts.
         stored = self.before if FILE in self.model.damaged() else Identity.decode(self.model.read_bytes(FILE))
         own = stored.configuration is not None and self.identity.continues(stored)

@@ -16,6 +16,7 @@ import json
 import math
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -51,6 +52,8 @@ WAIT_SECONDS = 5
 WAIT_FACTOR = 4
 # Without some of its workers a training works too, so they are not waited for so long.
 WORKER_SECONDS = 120
+# Less on the disk, and a failure counts as that of a full disk.
+ROOM_BYTES = 64 << 20
 # A DataNode that restarts is back by then, with its blocks.
 BLOCKS_SECONDS = 600
 
@@ -350,6 +353,9 @@ class Wait:
             # Two chiefs that wait for each other do not stay in step.
             self.pause(WAIT_SECONDS * random.uniform(0.5, 1))
 
+    def for_room(self) -> None:
+        self.until("wait for room", self.missing_room)
+
     def for_hdfs(self) -> None:
         self.until("wait for HDFS", self.missing_hdfs)
 
@@ -406,12 +412,27 @@ class Wait:
             silent = servers.needed(self.tf_config, silent)
         return f"{servers.describe(silent)} does not answer: see its journal, or run train.yml, which starts it" if silent else ""
 
+    def missing_room(self) -> str:
+        """Which directory of this node has no room for a checkpoint, or for the job's own files."""
+        for directory in (self.job.directory, Path(self.job.settings["cache_dir"]), Path(self.job.settings["export_dir"])):
+            free = _free(directory)
+            if free < ROOM_BYTES:
+                return f"{directory} has {free >> 20} MiB free, and {ROOM_BYTES >> 20} are needed: remove files from its disk"
+        return ""
+
     def lost(self) -> str:
         """What goes missing in the time after a failure, and so may be its cause."""
         end = time.monotonic() + RETRY_SECONDS
-        while not (said := self.missing_servers() or self.missing_hdfs()) and time.monotonic() < end:
+        while not (said := self.missing_room() or self.missing_servers() or self.missing_hdfs()) and time.monotonic() < end:
             self.pause(1)
         return said
+
+
+def _free(directory: Path) -> int:
+    """Free bytes of the disk of a directory, which may not exist yet."""
+    while not directory.exists():
+        directory = directory.parent
+    return shutil.disk_usage(directory).free
 
 
 def _unavailable(call: Callable[[], object]) -> str:
@@ -495,14 +516,15 @@ def _modified(found: checkpoint.Found) -> int:
 def persist(job: Job, wait: Wait, attempt: Callable[[], Outcome]) -> Outcome:
     """Repeats the attempt until it succeeds, or fails for its own reasons too often.
 
-    A failure while HDFS or a server is away is none of the command's own: it is
-    waited for what is missing. Failures expire only while the checkpoints advance:
+    A failure while HDFS, a server or room on the disk is missing is none of the
+    command's own: it is waited for what is missing. Failures expire only while the checkpoints advance:
     each stall lasts so long that a training which always stalls would never end.
     """
     failures: list[float] = []
     checkpoints = Advance(f"{job.config['model_url']}/{checkpoint.DIRECTORY}")
     while True:
         try:
+            wait.for_room()
             wait.for_hdfs()
             return attempt()
         except (BadInput, OutOfPatience):
@@ -510,7 +532,7 @@ def persist(job: Job, wait: Wait, attempt: Callable[[], Outcome]) -> Outcome:
         except Unavailable as error:
             reason = str(error)
             wait.pause(RETRY_SECONDS)
-        except JobError as error:
+        except (JobError, OSError) as error:
             reason = str(error)
             if not wait.lost():
                 now = time.monotonic()
@@ -519,7 +541,7 @@ def persist(job: Job, wait: Wait, attempt: Callable[[], Outcome]) -> Outcome:
                 failures.append(now)
                 if len(failures) >= FAILURES:
                     how = "within an hour" if now - failures[0] < FAILURES_SECONDS else "without a newer checkpoint"
-                    raise JobError(f"{reason} ({FAILURES} failures {how})", error.summary) from error
+                    raise JobError(f"{reason} ({FAILURES} failures {how})", getattr(error, "summary", None)) from error
         wait.check(reason)
         print(f"Restarts the training command: {reason}", file=sys.stderr, flush=True)
         job.progress.report("restart", len(failures), unit="failures", force=True, reason=reason)

@@ -366,3 +366,25 @@ def test_progress_while_a_phase_lasts(tmp_path):
 
     with progress.during("connect"):
         wait_until(lambda: lines() >= 3, "it is reported again and again")
+
+
+@pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:-1], lambda content: content[:99] + bytes([content[99] ^ 1]) + content[100:]])
+@pytest.mark.parametrize("suffix", ["index", "data-00000-of-00001"])
+def test_a_damaged_checkpoint_is_not_readable(tmp_path, suffix, damage):
+    saved = Path(tf.train.Checkpoint(weight=tf.Variable(tf.ones(100)), step=tf.Variable(7)).write(str(tmp_path / "ckpt-7")))
+    assert training.readable(saved)
+    path = tmp_path / f"{saved.name}.{suffix}"
+    path.write_bytes(damage(path.read_bytes()))
+    assert not training.readable(saved)
+
+
+def test_a_training_resumes_after_a_loss_of_power(run):
+    """The node's files are empty, as of those that were not on the disk yet; HDFS has the checkpoint."""
+    run.steps(lambda trainer, batch: 0.5)
+    run.train("--train-steps", "2")
+    for path in (run.directory / "cache" / "chief" / "checkpoints").glob("ckpt-*"):
+        path.write_bytes(b"")
+    run.train("--train-steps", "3")
+    assert run.saved()[-1] == "last ckpt-3"
+    # None but the last step was done again.
+    assert [record["done"] for record in run.progress() if record["phase"] == "train"][-1] == 3

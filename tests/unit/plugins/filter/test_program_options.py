@@ -45,7 +45,7 @@ def test_argparse_reads_back_what_was_said():
 @pytest.mark.parametrize(
     "options, words",
     [
-        (["train_steps"], "takes a dictionary"),
+        (["train_steps"], "must be a dictionary, such as deeptrain_training"),
         ({"--train-steps": 1}, "'--train-steps' is no name of an option"),
         ({3: 1}, "3 is no name of an option"),
         ({"a_b": 1, "a-b": 2}, "a_b and a-b are the same option"),

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 
 from deeptrain.job import BadInput
 
+PROGRAM = "deeptrain.resnet"
 NUM_LAYERS = (8, 20, 32, 44, 56)
 
 
@@ -60,13 +61,13 @@ RANGES = {
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
-        raise BadInput(f"{message}: see python -m deeptrain.resnet --help, or deeptrain_training")
+        raise BadInput(f"{message}: see python -m {PROGRAM} --help, or deeptrain_training")
 
 
 def parse(arguments: list[str] | None = None) -> Options:
     """Reads the command line; raises BadInput that names option and range."""
     # A misspelt option would pass as the abbreviation of another, and the right one later as another configuration.
-    parser = _Parser(prog="python -m deeptrain.resnet", allow_abbrev=False, description="Trains a ResNet on 32 x 32 images, by TF_CONFIG or in one process.")
+    parser = _Parser(prog=f"python -m {PROGRAM}", allow_abbrev=False, description="Trains a ResNet on 32 x 32 images, by TF_CONFIG or in one process.")
     add = parser.add_argument
     add("--data-dir", default=os.environ.get("DEEPTRAIN_DATA_URL"), help="directory of the TFRecord shards, hdfs:// or local")
     add("--job-dir", default=os.environ.get("DEEPTRAIN_MODEL_URL"), help="directory of checkpoints and events, hdfs:// or local")

@@ -82,7 +82,7 @@ class Mirror:
     """Copies a local directory's files to a remote one, in the background, again where HDFS has lost them; removes none there."""
 
     def __init__(self, local: Path, url: str):
-        self.local = local
+        self.local, self.url = local, url
         # What is restored from: a lost block may come back, so nothing else takes its place here.
         self.remote = remote(url)
         # What is uploaded to: the node has the lost files.
@@ -143,12 +143,12 @@ class CheckpointMirror(Mirror):
         self._held = False
         super().push()
 
-    def restore(self) -> None:
-        """Makes the newer checkpoint of both directories the local one."""
-        local, mirrored = checkpoint.find(LocalDirectory(self.local)), checkpoint.find(self.remote)
-        if local is None:
-            # TensorFlow would restore what it names, and files of that are missing.
-            (self.local / checkpoint.INDEX).unlink(missing_ok=True)
+    def restore(self, readable: Callable[[Path], bool]) -> None:
+        """Makes the newer checkpoint of both directories the local one.
+
+        ``readable`` says of a local checkpoint's path whether all of it can be read: a loss of power leaves empty files.
+        """
+        local, mirrored = self._last_readable(readable), checkpoint.find(self.remote)
         if not checkpoint.newer(mirrored, local):
             return
         # It replaces the local directory only when it is complete.
@@ -160,6 +160,19 @@ class CheckpointMirror(Mirror):
             shutil.rmtree(self.local)
             scratch.rename(self.local)
 
+    def _last_readable(self, readable: Callable[[Path], bool]) -> checkpoint.Found | None:
+        """The last local checkpoint that can be read. The index names it then, since TensorFlow restores what that names."""
+        directory = LocalDirectory(self.local)
+        last = checkpoint.find(directory)
+        if last and readable(self.local / last.name):
+            return last
+        for found in checkpoint.find_all(directory):
+            if readable(self.local / found.name):
+                directory.write_bytes(checkpoint.INDEX, found.index)
+                return found
+        directory.delete(checkpoint.INDEX)
+        return None
+
     def _sync(self) -> None:
         found = checkpoint.find(LocalDirectory(self.local))
         if found is None or self._held:
@@ -169,9 +182,13 @@ class CheckpointMirror(Mirror):
             for name in found.files:
                 os.link(self.local / name, scratch / name)
             self._upload(scratch, found.files, self.intact.files())
-        if self.intact.read_bytes(checkpoint.INDEX) != found.index:
+        mirrored, files = checkpoint.find(self.intact), self.remote.files()
+        if checkpoint.newer(mirrored, found) or not found.files.keys() <= files.keys():
+            # The other one removes what is older than its own.
+            raise JobError(f"Another chief saves checkpoints of this run, too: {self.url} has a newer one than {found.name}")
+        if mirrored is None or mirrored.index != found.index:
             self.remote.write_bytes(checkpoint.INDEX, found.index)
-        for name in filter(found.supersedes, self.remote.files()):
+        for name in filter(found.supersedes, files):
             self.remote.delete(name)
 
     @contextlib.contextmanager

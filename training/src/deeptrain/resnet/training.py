@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import collections
 import math
 import os
 import platform
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -32,11 +34,25 @@ POLL_SECONDS = 1.0
 DRAIN_SECONDS = 60.0
 
 
+def _tensors(checkpoint: str | os.PathLike) -> Iterator[tuple[tf.DType, np.ndarray]]:
+    reader = tf.train.load_checkpoint(os.fspath(checkpoint))
+    for name, kind in reader.get_variable_to_dtype_map().items():
+        yield kind, reader.get_tensor(name)
+
+
+def readable(checkpoint: Path) -> bool:
+    """Whether all of a checkpoint can be read; TensorFlow compares each tensor with its checksum."""
+    try:
+        collections.deque(_tensors(checkpoint), maxlen=0)
+    except (tf.errors.OpError, LookupError, ValueError) as error:
+        print(f"The checkpoint {checkpoint} cannot be read, and does not count: {error}", file=sys.stderr, flush=True)
+        return False
+    return True
+
+
 def holds_numbers(checkpoint: str) -> bool:
     """Whether a checkpoint holds neither NaN nor infinity. Losses say it later: updates of other workers are saved before their losses arrive."""
-    reader = tf.train.load_checkpoint(checkpoint)
-    types = reader.get_variable_to_dtype_map()
-    return all(np.isfinite(reader.get_tensor(name)).all() for name, kind in types.items() if kind.is_floating)
+    return all(np.isfinite(tensor).all() for kind, tensor in _tensors(checkpoint) if kind.is_floating)
 
 
 def discard(checkpoints: list[str]) -> str | None:
@@ -85,7 +101,7 @@ def train(options: Options, executor: SingleProcess | Cluster, cache: Path, file
             directories[name] = cache / "chief" / name
             directories[name].mkdir(parents=True, exist_ok=True)
         mirror = CheckpointMirror(directories["checkpoints"], f"{options.job_dir.rstrip('/')}/checkpoints")
-        mirror.restore()
+        mirror.restore(readable)
         for packed in directories["checkpoints"].glob(f"*{PACKED_MODEL}"):
             packed.unlink()
         io = tf.train.CheckpointOptions(experimental_io_device="/job:chief" if executor.strategy else None)

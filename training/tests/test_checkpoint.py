@@ -174,14 +174,25 @@ def test_an_older_local_checkpoint_takes_the_place_of_an_unreadable_one(tmp_path
     assert not (here / "checkpoint").exists()
 
 
-def test_the_mirror_of_a_chief_that_was_replaced(tmp_path, hdfs, monkeypatch):
+def test_parts_of_a_save_that_was_interrupted_are_no_checkpoint(tmp_path, hdfs):
+    """TensorFlow writes those of each device first."""
+    here = tmp_path / "here"
+    (here / "ckpt-7_temp").mkdir(parents=True)
+    for suffix in ("index", "data-00000-of-00001"):
+        (here / "ckpt-7_temp" / f"part-00000-of-00003.{suffix}").write_bytes(b"part")
+    mirror(here, hdfs.url).restore(lambda path: True)
+    assert not (here / "checkpoint").exists()
+
+
+@pytest.mark.parametrize("moment", ["upload", "index"])
+def test_the_mirror_of_a_chief_that_was_replaced(tmp_path, hdfs, monkeypatch, moment):
     """Its index, written last, would name a checkpoint that the other chief has removed as older."""
     old, new = tmp_path / "old", tmp_path / "new"
     save(old, 100)
     replaced = mirror(old, hdfs.url)
     replaced.sync()
     save(new, 200)
-    upload, done = Hdfs.upload, []
+    upload, write_bytes, done = Hdfs.upload, Hdfs.write_bytes, []
 
     def late(self, local, name):
         upload(self, local, name)
@@ -189,7 +200,13 @@ def test_the_mirror_of_a_chief_that_was_replaced(tmp_path, hdfs, monkeypatch):
             done.append(name)
             mirror(new, hdfs.url).sync()
 
-    monkeypatch.setattr(Hdfs, "upload", late)
+    def late_index(self, name, content):
+        if name == "checkpoint" and b"ckpt-150" in content and not done:
+            done.append(name)
+            mirror(new, hdfs.url).sync()
+        write_bytes(self, name, content)
+
+    monkeypatch.setattr(Hdfs, "upload" if moment == "upload" else "write_bytes", late if moment == "upload" else late_index)
     save(old, 100, 150)
     with pytest.raises(JobError, match="Another chief"):
         replaced.sync()

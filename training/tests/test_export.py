@@ -652,6 +652,8 @@ def test_check_refuses_options_of_the_collections_program(make_job, s3_server, a
     program = ["python", "-m", "deeptrain.resnet"]
     with pytest.raises(BadInput, match=words):
         check(make_job(config, {"command": [*program, *arguments]}))
+    with pytest.raises(BadInput, match="has help"):
+        check(make_job(config, {"command": [*program, "--help"]}))
     # Those of a program of somebody else are its own.
     check(make_job(config, {"command": ["python", "-m", "theirs", *arguments]}))
     check(make_job(config, {"command": [*program, "--train-steps", "5"]}))

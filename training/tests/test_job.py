@@ -159,8 +159,9 @@ def test_progress_on_a_full_disk(tmp_path, monkeypatch, capsys):
     assert progress.report("train", 1, 9)
     assert progress.report("train", 2, 9, force=True)
     assert capsys.readouterr().err.count("No space left") == 1
-    progress._path = path
+    # A line that another process could not write to its end.
     path.write_text('{"cut')
+    progress = Progress(path)
     for done in (3, 4):
         progress.report("train", done, 9, force=True)
     assert [json.loads(line)["done"] for line in path.read_text().splitlines()[1:]] == [3, 4]
@@ -179,3 +180,15 @@ def test_a_result_waits_for_room(directory, monkeypatch):
     assert job.run(directory, lambda given: Outcome()) == 0
     assert result(directory)["status"] == "succeeded"
     assert not full
+    # Others are not waited for.
+    full.append(OSError(errno.EROFS, "read-only"))
+    with pytest.raises(OSError, match="read-only"):
+        job.run(directory, lambda given: Outcome())
+
+
+def test_a_directory_is_flushed_whatever_is_in_it(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "file").write_bytes(b"x")
+    (tmp_path / "in" / "link").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "in" / "fifo")
+    job.flush(tmp_path)

@@ -279,32 +279,65 @@ def test_a_command_that_fails_at_first_is_restarted(make_job, tmp_path):
 def test_room_on_the_disk_is_waited_for(make_job, tmp_path, monkeypatch):
     """A full disk ends the command as often as five failures would end the training."""
     job = make_job(COUNT + "if count < 6: raise SystemExit(1)\n" + GOOD)
-    usage, asked = shutil.disk_usage(tmp_path), []
+    short_of, asked = training._short_of, []
 
-    def disk_usage(path):
+    def full(directory, needed):
         # There is room when the command starts, and none when it has failed.
         asked.append(starts(tmp_path))
-        return usage._replace(free=0 if asked[-1] < 6 and asked.count(asked[-1]) == 1 and asked[-1] else usage.free)
+        return "full" if asked[-1] < 6 and asked.count(asked[-1]) == 1 else short_of(directory, needed)
 
-    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    monkeypatch.setattr(training, "_short_of", full)
     train(job)
+    assert min(asked) == 1
     assert starts(tmp_path) == 7
     assert [record["done"] for record in records(job, "restart")] == [0] * 5 + [1]
 
 
-def test_a_full_disk_is_a_failure_of_its_own(make_job, tmp_path, monkeypatch):
-    """What the chief itself writes, such as its record of the training, is tried again."""
-    job, replace, full = make_job(COUNT + GOOD), resume.replace_file, [OSError(errno.ENOSPC, "No space left on device")] * 2
+@pytest.mark.parametrize("place", [resume, training])
+def test_what_the_chief_writes_waits_for_room(make_job, tmp_path, monkeypatch, place):
+    """Such as its record of the training, and its own name; more often than failures would end the training."""
+    job, replace, full = make_job(COUNT + GOOD), place.replace_file, [OSError(errno.ENOSPC, "No space left on device")] * 7
 
     def later(path, content):
         if full:
             raise full.pop()
         replace(path, content)
 
-    monkeypatch.setattr(resume, "replace_file", later)
+    monkeypatch.setattr(place, "replace_file", later)
     train(job)
     assert starts(tmp_path) == 1 and not full
-    assert "No space left" in records(job, "restart")[0]["extra"]["reason"]
+
+
+def test_room_is_missing_where_a_checkpoint_does_not_fit(make_job, hdfs, tmp_path, monkeypatch):
+    wait = training.Wait(make_job(GOOD), 60)
+    usage = shutil.disk_usage(tmp_path)
+    assert wait.missing_room() == "" and usage.free > 1 << 30
+    monkeypatch.setattr(training, "ROOM_BYTES", usage.free * 2)
+    assert "MiB free" in wait.missing_room() and str(tmp_path) in wait.missing_room()
+    monkeypatch.undo()
+    checkpoints = Hdfs(f"{hdfs.url}/checkpoints")
+    for suffix in ("index", "data-00000-of-00001"):
+        checkpoints.write_bytes(f"ckpt-7.{suffix}", b"x" * 100)
+    checkpoints.write_bytes("checkpoint", b'model_checkpoint_path: "ckpt-7"')
+    assert wait._checkpoint_bytes() == 200
+
+
+def test_what_makes_room_comes_before_the_wait_for_it(make_job, tmp_path, monkeypatch):
+    left = tmp_path / ".scratch-copy" / "part"
+    left.parent.mkdir()
+    left.write_bytes(b"x")
+    monkeypatch.setattr(training, "_short_of", lambda directory, needed: "full" if left.exists() else "")
+    job = make_job(COUNT + "if count < 1: raise SystemExit(1)\n" + GOOD)
+    train(job)
+    assert starts(tmp_path) == 2 and not left.exists()
+
+
+def test_the_result_is_on_the_disk_before_the_training_is_done(make_job, hdfs, tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(training, "flush", lambda directory: flushed.append((directory, hdfs.read_bytes("_SUCCESS"))))
+    train(make_job(GOOD))
+    assert flushed == [(tmp_path / "export", None)]
+    assert hdfs.read_bytes("_SUCCESS") == b""
 
 
 def test_hdfs_is_waited_for(make_job, cluster, tmp_path):

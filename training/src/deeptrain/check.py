@@ -10,7 +10,7 @@ from pathlib import Path
 from deeptrain import s3
 from deeptrain.archive import Archive
 from deeptrain.identity import Identity, read_identity
-from deeptrain.job import Job, Outcome
+from deeptrain.job import BadInput, Job, Outcome
 from deeptrain.resnet import options
 from deeptrain.stage import list_source
 
@@ -32,7 +32,10 @@ def check_options(command: list[str]) -> None:
     """Raises BadInput for options that the collection's own program refuses; those of another program are not known."""
     if command[1:3] == ["-m", options.PROGRAM]:
         # The units give it the directories.
-        options.parse(["--data-dir=.", "--job-dir=.", *command[3:]])
+        try:
+            options.parse(["--data-dir=.", "--job-dir=.", *command[3:]])
+        except SystemExit as error:
+            raise BadInput("deeptrain_training has help, which trains nothing: leave it out") from error
 
 
 def check(job: Job) -> Outcome:

@@ -93,7 +93,8 @@ def find_all(directory: Directory) -> Iterator[Found]:
     For a directory whose last checkpoint is lost.
     """
     files = directory.files()
-    names = {path.removesuffix(".index") for path in files if path.endswith(".index")}
+    # In a directory such as ckpt-7_temp are the parts of one that is being saved.
+    names = {path.removesuffix(".index") for path in files if path.endswith(".index") and "/" not in path}
     for name in sorted((name for name in names if step_of(name) is not None), key=step_of, reverse=True):
         if found := _found(name, f'model_checkpoint_path: "{name}"\nall_model_checkpoint_paths: "{name}"\n'.encode(), files):
             yield found

@@ -240,7 +240,7 @@ def export_saved(job: Job) -> None:
     url, namenode_url = job.settings["checkpoints_url"], job.settings.get("namenode_url")
     directory, model = Intact(url, namenode_url), Intact(url.rpartition("/")[0], namenode_url)
     found, lost = checkpoint.find(directory), sorted(filter(checkpoint.is_saved, model.damaged()))
-    if found is None and lost:
+    if found is None:
         found = next(checkpoint.find_all(directory), None)
     others = [name for name in model.files() if checkpoint.is_saved(name) and not name.endswith(checkpoint.PART) and not (found and _is_of(found, name))]
     if lost:

@@ -11,6 +11,7 @@ exits 0 only when its work is verified.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -73,8 +74,8 @@ class Progress:
         self._interval = interval
         self._lock = threading.Lock()
         self._phase = None
-        # Whether the last line may have been cut.
-        self._cut = False
+        # Whether the last line could not be written.
+        self._failing = False
         self._phase_began = self._phase_done = self._last = 0.0
 
     def report(
@@ -120,13 +121,17 @@ class Progress:
 
     def _append(self, line: str) -> None:
         try:
-            with open(self._path, "a", encoding="utf-8") as file:
-                file.write("\n" * self._cut + line + "\n")
-            self._cut = False
+            with open(self._path, "ab+") as file:
+                if os.fstat(file.fileno()).st_size:
+                    # A full disk may have cut the last line, of whoever else writes here.
+                    file.seek(-1, os.SEEK_END)
+                    line = line if file.read() == b"\n" else f"\n{line}"
+                file.write(f"{line}\n".encode())
+            self._failing = False
         except OSError as error:
-            if not self._cut:
+            if not self._failing:
                 print(f"Progress cannot be written: {error}", file=sys.stderr, flush=True)
-            self._cut = True
+            self._failing = True
 
     @contextlib.contextmanager
     def during(self, phase: str, seconds: float = 3600.0) -> Iterator[None]:
@@ -179,6 +184,11 @@ class Job:
         if directory is None:
             return {}
         return documents.parse((Path(directory) / f"{name}.json").read_text(encoding="utf-8"))
+
+    def remove_scratch(self) -> None:
+        """Removes what a killed process left in temporary directories."""
+        for directory in self.directory.glob(".scratch-*"):
+            shutil.rmtree(directory, ignore_errors=True)
 
     @contextlib.contextmanager
     def scratch(self, name: str) -> Iterator[Path]:
@@ -246,14 +256,31 @@ def run(directory: str | os.PathLike, work: Callable[[Job], Outcome]) -> int:
     return status
 
 
+def is_full(error: OSError) -> bool:
+    """Whether it says that a disk has no room."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def _write_result(job: Job, path: Path, result: dict) -> None:
-    """Writes the result; waits for room on a full disk, since work without its result would be done again."""
+    """Writes the result; waits for room on a full disk, since success without a result would be done again."""
     end = time.monotonic() + RESULT_SECONDS
     while True:
         try:
             return write_json(path, result)
         except OSError as error:
-            if job.stop.is_set() or time.monotonic() > end:
+            if not is_full(error) or result["status"] != "succeeded" or job.stop.is_set() or time.monotonic() > end:
                 raise
             print(f"The result cannot be written, tried again: {error}", file=sys.stderr, flush=True)
         job.stop.wait(RESULT_PAUSE_SECONDS)
+
+
+def flush(directory: Path) -> None:
+    """Has the disk hold all files of a directory, before something says that they are complete."""
+    for path in (directory, *directory.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            continue
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -16,7 +16,6 @@ import json
 import math
 import os
 import random
-import shutil
 import socket
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from deeptrain import caches, checkpoint, manifest, servers
 from deeptrain.activity import Activity
@@ -32,8 +32,8 @@ from deeptrain.archive import REPLACEMENT, Archive
 from deeptrain.export import exported_files, read_metrics
 from deeptrain.hdfs import Hdfs, Unavailable
 from deeptrain.identity import FILE, Identity
-from deeptrain.job import EXIT_BAD_INPUT, BadInput, Job, JobError, Outcome, Stopped, replace_file
-from deeptrain.namenode import Intact
+from deeptrain.job import EXIT_BAD_INPUT, BadInput, Job, JobError, Outcome, Stopped, flush, is_full, replace_file
+from deeptrain.namenode import Intact, NameNode
 from deeptrain.process import Command, work_directory
 from deeptrain.resume import Resume
 
@@ -56,6 +56,8 @@ WORKER_SECONDS = 120
 ROOM_BYTES = 64 << 20
 # A DataNode that restarts is back by then, with its blocks.
 BLOCKS_SECONDS = 600
+
+T = TypeVar("T")
 
 
 def task_environment(config: dict) -> dict[str, str]:
@@ -329,6 +331,8 @@ class Wait:
         self.seconds = seconds
         self.tf_config = job.settings["tf_config"]
         self.moved = time.monotonic()
+        # Whether the last failure was for lack of room.
+        self._full = False
         # Files whose blocks were waited for in vain.
         self._lost: set[str] = set()
 
@@ -352,9 +356,6 @@ class Wait:
             self.job.progress.report(phase, round(time.monotonic() - began), unit="s", missing=said)
             # Two chiefs that wait for each other do not stay in step.
             self.pause(WAIT_SECONDS * random.uniform(0.5, 1))
-
-    def for_room(self) -> None:
-        self.until("wait for room", self.missing_room)
 
     def for_hdfs(self) -> None:
         self.until("wait for HDFS", self.missing_hdfs)
@@ -412,27 +413,70 @@ class Wait:
             silent = servers.needed(self.tf_config, silent)
         return f"{servers.describe(silent)} does not answer: see its journal, or run train.yml, which starts it" if silent else ""
 
+    def for_room(self) -> None:
+        """Waits for room where the last failure was for lack of it. A training that never lacked any may do with less."""
+        if self._full:
+            self.until("wait for room", self.missing_room)
+            self._full = False
+
+    def retry_full(self, call: Callable[[], T]) -> T:
+        """Returns what the call returns, and repeats it while a disk is full."""
+        while True:
+            try:
+                return call()
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                self.check(str(error))
+                print(f"Waits for room: {error}", file=sys.stderr, flush=True)
+            self.pause(WAIT_SECONDS)
+
     def missing_room(self) -> str:
-        """Which directory of this node has no room for a checkpoint, or for the job's own files."""
+        """Where there is no room for another checkpoint, on this node or in HDFS."""
+        needed = max(ROOM_BYTES, 2 * self._checkpoint_bytes())
         for directory in (self.job.directory, Path(self.job.settings["cache_dir"]), Path(self.job.settings["export_dir"])):
-            free = _free(directory)
-            if free < ROOM_BYTES:
-                return f"{directory} has {free >> 20} MiB free, and {ROOM_BYTES >> 20} are needed: remove files from its disk"
+            if said := _short_of(directory, needed):
+                return said
+        url = self.job.settings.get("namenode_url")
+        try:
+            free = NameNode(url).remaining() if url else needed
+        except JobError:
+            # It is waited for all the same.
+            return ""
+        if free < needed:
+            return f"HDFS has {free >> 20} MiB free, and {needed >> 20} are needed: remove files from HDFS, or add DataNodes"
         return ""
+
+    def _checkpoint_bytes(self) -> int:
+        try:
+            found = checkpoint.find(Hdfs(f"{self.job.config['model_url']}/{checkpoint.DIRECTORY}"))
+        except (JobError, OSError):
+            return 0
+        return sum(status.length for status in found.files.values()) if found else 0
 
     def lost(self) -> str:
         """What goes missing in the time after a failure, and so may be its cause."""
         end = time.monotonic() + RETRY_SECONDS
-        while not (said := self.missing_room() or self.missing_servers() or self.missing_hdfs()) and time.monotonic() < end:
+        if said := self.missing_room():
+            self._full = True
+            return said
+        while not (said := self.missing_servers() or self.missing_hdfs()) and time.monotonic() < end:
             self.pause(1)
         return said
 
 
-def _free(directory: Path) -> int:
-    """Free bytes of the disk of a directory, which may not exist yet."""
-    while not directory.exists():
-        directory = directory.parent
-    return shutil.disk_usage(directory).free
+def _short_of(directory: Path, needed: int) -> str:
+    """Why the disk of a directory, which may not exist yet, has no room for so many bytes; empty when it has."""
+    try:
+        while not directory.exists():
+            directory = directory.parent
+        status = os.statvfs(directory)
+    except OSError as error:
+        return str(error)
+    if status.f_files and not status.f_favail:
+        return f"{directory} has no inodes free: remove files from its disk"
+    free = status.f_bavail * status.f_frsize
+    return f"{directory} has {free >> 20} MiB free, and {needed >> 20} are needed: remove files from its disk" if free < needed else ""
 
 
 def _unavailable(call: Callable[[], object]) -> str:
@@ -524,7 +568,6 @@ def persist(job: Job, wait: Wait, attempt: Callable[[], Outcome]) -> Outcome:
     checkpoints = Advance(f"{job.config['model_url']}/{checkpoint.DIRECTORY}")
     while True:
         try:
-            wait.for_room()
             wait.for_hdfs()
             return attempt()
         except (BadInput, OutOfPatience):
@@ -534,7 +577,10 @@ def persist(job: Job, wait: Wait, attempt: Callable[[], Outcome]) -> Outcome:
             wait.pause(RETRY_SECONDS)
         except (JobError, OSError) as error:
             reason = str(error)
-            if not wait.lost():
+            if isinstance(error, OSError) and is_full(error):
+                # Whatever is free by now.
+                wait.pause(RETRY_SECONDS)
+            elif not wait.lost():
                 now = time.monotonic()
                 if checkpoints.advanced():
                     failures = [then for then in failures if now - then < FAILURES_SECONDS]
@@ -552,6 +598,10 @@ def attempt(job: Job, wait: Wait, mark: Mark) -> Outcome:
     settings = job.settings
     model = Intact(job.config["model_url"], settings.get("namenode_url"))
     export_dir = Path(settings["export_dir"])
+    # What makes room comes first.
+    job.remove_scratch()
+    caches.remove_stale(Path(settings["cache_dir"]), job.config["model_url"])
+    wait.for_room()
     wait.until("wait for another chief", mark.claim)
     wait.for_blocks()
     resume = Resume(job)
@@ -561,7 +611,6 @@ def attempt(job: Job, wait: Wait, mark: Mark) -> Outcome:
     if not restored:
         environment = task_environment({**settings, **job.config, "progress_file": job.progress_file})
         copier = CheckpointCopier(job, model, resume.damaged.get(checkpoint.DIRECTORY, (None,))[0])
-        caches.remove_stale(Path(settings["cache_dir"]), job.config["model_url"])
         wait.for_data()
         wait.for_servers()
         copier.start()
@@ -572,6 +621,7 @@ def attempt(job: Job, wait: Wait, mark: Mark) -> Outcome:
     if not exported_files(export_dir):
         raise BadInput(f"The training command left nothing in DEEPTRAIN_EXPORT_DIR ({export_dir}): it must leave there what is to be exported")
     summary = read_metrics(export_dir)
+    flush(export_dir)
     wait.mark_success()
     return Outcome(summary=summary)
 
@@ -584,7 +634,7 @@ def patience(job: Job) -> float:
 
 def train(job: Job) -> Outcome:
     """Trains, by the job's ``command``, ``data_url`` and ``model_url``."""
-    caches.use(Path(job.settings["cache_dir"]))
     wait = Wait(job, WAIT_FACTOR * patience(job))
-    with Mark(job) as mark:
+    wait.retry_full(lambda: caches.use(Path(job.settings["cache_dir"])))
+    with wait.retry_full(lambda: Mark(job)) as mark:
         return persist(job, wait, lambda: attempt(job, wait, mark))

@@ -376,6 +376,11 @@ def test_a_damaged_checkpoint_is_not_readable(tmp_path, suffix, damage):
     path = tmp_path / f"{saved.name}.{suffix}"
     path.write_bytes(damage(path.read_bytes()))
     assert not training.readable(saved)
+    # A file that cannot be read at all says nothing of what it holds.
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        training.readable(saved)
 
 
 def test_a_training_resumes_after_a_loss_of_power(run):

@@ -146,7 +146,7 @@ class CheckpointMirror(Mirror):
     def restore(self, readable: Callable[[Path], bool]) -> None:
         """Makes the newer checkpoint of both directories the local one.
 
-        ``readable`` says of a local checkpoint's path whether all of it can be read: a loss of power leaves empty files.
+        ``readable`` says of a local checkpoint's path whether it is intact: a loss of power leaves empty files.
         """
         local, mirrored = self._last_readable(readable), checkpoint.find(self.remote)
         if not checkpoint.newer(mirrored, local):
@@ -182,12 +182,15 @@ class CheckpointMirror(Mirror):
             for name in found.files:
                 os.link(self.local / name, scratch / name)
             self._upload(scratch, found.files, self.intact.files())
-        mirrored, files = checkpoint.find(self.intact), self.remote.files()
-        if checkpoint.newer(mirrored, found) or not found.files.keys() <= files.keys():
-            # The other one removes what is older than its own.
-            raise JobError(f"Another chief saves checkpoints of this run, too: {self.url} has a newer one than {found.name}")
-        if mirrored is None or mirrored.index != found.index:
+        mirrored = checkpoint.find(self.intact)
+        if not checkpoint.newer(mirrored, found) and (mirrored is None or mirrored.index != found.index):
             self.remote.write_bytes(checkpoint.INDEX, found.index)
+        files = self.remote.files()
+        if checkpoint.newer(mirrored, found) or not found.files.keys() <= files.keys():
+            # Its mirror removes what is older than its own checkpoint, also between the two lines above.
+            if other := checkpoint.find(self.intact) or next(checkpoint.find_all(self.intact), None):
+                self.remote.write_bytes(checkpoint.INDEX, other.index)
+            raise JobError(f"Another chief saves checkpoints of this run, too: {self.url} has a newer one than {found.name}")
         for name in filter(found.supersedes, files):
             self.remote.delete(name)
 

@@ -30,6 +30,7 @@ from deeptrain.resnet.store import KEEP, CheckpointMirror, Mirror, forget_other
 EVENTS_SECONDS = 10
 # Between checks for a signal and for lost workers, when no call finishes.
 POLL_SECONDS = 1.0
+READ_BYTES = 16 << 20
 # What the calls under way get to finish when the training is stopped.
 DRAIN_SECONDS = 60.0
 
@@ -41,7 +42,12 @@ def _tensors(checkpoint: str | os.PathLike) -> Iterator[tuple[tf.DType, np.ndarr
 
 
 def readable(checkpoint: Path) -> bool:
-    """Whether all of a checkpoint can be read; TensorFlow compares each tensor with its checksum."""
+    """Whether a checkpoint is intact; TensorFlow compares each tensor with its checksum. Raises OSError where a file cannot be read."""
+    for path in checkpoint.parent.glob(f"{checkpoint.name}.*"):
+        # TensorFlow's errors do not say whether it was read at all.
+        with open(path, "rb") as file:
+            while file.read(READ_BYTES):
+                pass
     try:
         collections.deque(_tensors(checkpoint), maxlen=0)
     except (tf.errors.OpError, LookupError, ValueError) as error:

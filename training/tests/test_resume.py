@@ -273,7 +273,7 @@ def test_a_copy_cut_off_leaves_the_last_one(lost, monkeypatch, name):
     def cut_off_at(file):
         def cut_off(client, path, bucket, key):
             if key.endswith(file):
-                raise OSError("cut off")
+                raise RuntimeError("cut off")
             upload(client, path, bucket, key)
 
         return cut_off
@@ -281,7 +281,7 @@ def test_a_copy_cut_off_leaves_the_last_one(lost, monkeypatch, name):
     for file in (f"{name}.index", f"{name}.data-00000-of-00001"):
         with monkeypatch.context() as patch:
             patch.setattr(s3, "upload", cut_off_at(file))
-            with pytest.raises((OSError, JobError)):
+            with pytest.raises((RuntimeError, JobError)):
                 lost.copy("100", "3")
         assert before.items() <= lost.stored().items()
     assert lost.copy("100", "3") == name
@@ -299,7 +299,7 @@ def test_a_replacement_of_a_copy_cut_off_anywhere_is_restored(lost, make_chief, 
     def cut_off(call):
         def called(*arguments):
             if len(done) == count:
-                raise OSError("cut off")
+                raise RuntimeError("cut off")
             done.append(arguments)
             call(*arguments)
 
@@ -308,7 +308,7 @@ def test_a_replacement_of_a_copy_cut_off_anywhere_is_restored(lost, make_chief, 
     with monkeypatch.context() as patch:
         patch.setattr(Archive, "copy", cut_off(copy))
         patch.setattr(Archive, "write_bytes", cut_off(write))
-        with pytest.raises(OSError, match="cut off"):
+        with pytest.raises(RuntimeError, match="cut off"):
             lost.copy("100", "3")
     chief = make_chief()
     Resume(chief.training("100", "3")).run()
@@ -416,11 +416,11 @@ def test_a_restored_checkpoint_is_known_before_it_counts(lost, make_chief, monke
     chief = make_chief()
 
     def cut_off(self):
-        raise OSError("cut off")
+        raise RuntimeError("cut off")
 
     with monkeypatch.context() as patch:
         patch.setattr(Resume, "_write_identity", cut_off)
-        with pytest.raises(OSError, match="cut off"):
+        with pytest.raises(RuntimeError, match="cut off"):
             chief.train("100", "3")
     assert chief.last() == "ckpt-100"
     other = make_chief()
@@ -470,12 +470,12 @@ def test_a_restore_from_s3_that_was_cut_off_is_repeated(lost, make_chief, monkey
     chief = make_chief()
 
     def cut_off(self, *arguments):
-        raise OSError("cut off")
+        raise RuntimeError("cut off")
 
     with monkeypatch.context() as patch:
         method = "write_bytes" if name == "checkpoint" else "upload"
         patch.setattr(Hdfs, method, cut_off)
-        with pytest.raises(OSError, match="cut off"):
+        with pytest.raises(RuntimeError, match="cut off"):
             chief.train("100", "3")
     assert chief.last() is None
     with pytest.raises(JobError, match="status 3"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 
 import pytest
 from secrets_on_nodes import find, plant
@@ -16,9 +17,17 @@ TRAINING = {"train_steps": 1000, "train_batch_size": 32, "checkpoint_steps": 100
 STEP = r"train \w+: [1-9][0-9]*/[0-9]+ steps"
 
 
+def signal_training(cluster, name: str, check: bool = True) -> None:
+    """Signals the training command, not what runs it and marks the run in HDFS."""
+    cluster.sh(cluster.chief, f"pkill -{name} -u deeptrain -f deeptrain.resnet", check=check)
+
+
 @pytest.fixture(scope="module")
-def abandoned(cluster) -> str:
-    """The name of a run whose controller was killed in the middle of the training, after its progress was seen."""
+def abandoned(cluster) -> Iterator[str]:
+    """The name of a run whose controller was killed in the middle of the training, after its progress was seen.
+
+    The training is halted, since on a fast machine it would be done before the first tests are.
+    """
     run = "abandoned"
     controller = cluster.start("train", deeptrain_run=run, deeptrain_training=TRAINING)
     seen = controller.wait_for(STEP, 2, "stderr")
@@ -26,8 +35,10 @@ def abandoned(cluster) -> str:
     assert seen[1] - seen[0] > 1, "the lines came all at once"
     assert controller.running
     controller.kill()
+    signal_training(cluster, "STOP")
     assert cluster.unit("train", run)["ActiveState"] == "active"
-    return run
+    yield run
+    signal_training(cluster, "CONT", check=False)
 
 
 def test_nothing_runs_as_root(cluster, abandoned):
@@ -53,8 +64,6 @@ def test_secret_is_nowhere_on_the_nodes(cluster, abandoned):
 def test_another_run_is_refused_while_one_trains(cluster, abandoned):
     arguments = {"deeptrain_run": abandoned, "deeptrain_training": TRAINING}
     other = {**arguments, "deeptrain_run": "other"}
-    # On a fast machine it would be done meanwhile. What runs the command, and says in HDFS that it does, is not halted.
-    cluster.sh(cluster.chief, "pkill -STOP -u deeptrain -f deeptrain.resnet")
     try:
         before = cluster.unit("train", abandoned), cluster.servers()
         refused = cluster.play("train", **other)
@@ -77,7 +86,7 @@ def test_another_run_is_refused_while_one_trains(cluster, abandoned):
         cluster.play("stop", **other).succeeded()
         assert (cluster.unit("train", abandoned), cluster.servers()) == before
     finally:
-        cluster.sh(cluster.chief, "pkill -CONT -u deeptrain -f deeptrain.resnet")
+        signal_training(cluster, "CONT")
 
 
 def test_units_signal_the_job_alone(cluster, abandoned):

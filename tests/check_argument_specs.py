@@ -32,8 +32,9 @@ def problems(role: str, specs: dict, defaults: dict, private: dict) -> list[str]
         if name not in specified:
             found.append(f"{role}: default {name} is not in the specs")
     for name in private:
-        if not name.startswith(f"__{role}_"):
-            found.append(f"{role}: private variable {name} does not start with __{role}_")
+        # Those without underscores are derived from the options, for other roles too.
+        if name in specified or not name.removeprefix("__").startswith(f"{role}_"):
+            found.append(f"{role}: variable {name} in vars is an option, or does not start with __{role}_ or {role}_")
     return found
 
 

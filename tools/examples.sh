@@ -10,7 +10,7 @@ render() { # FILE NAME, then options
         --extra-vars "im_cluster_file=$to/$file" "$@" >"$to/.log" || { cat "$to/.log" >&2; exit 1; }
 }
 for cloud in ec2 openstack egi gce azure opennebula existing; do
-    render $cloud.radl $cloud --extra-vars im_cluster_way=im
+    render $cloud.radl $cloud --extra-vars im_cluster_mode=im
 done
 # The machines alone, for a controller that goes on.
 render ec2-push.radl ec2

@@ -19,20 +19,47 @@ from ansible.module_utils.common.validation import check_type_bool, check_type_f
 from jinja2.exceptions import UndefinedError
 
 ROLES = pathlib.Path(__file__).parents[2] / "roles"
-# What playbooks and the topology read, and no role's option.
-OTHERS = {
-    "deeptrain_transient": {"type": "bool"},
-    "deeptrain_validate_remote": {"type": "bool"},
-    "deeptrain_training": {"type": "dict"},
-    "deeptrain_address": {"type": "str"},
-    "deeptrain_ports": {"type": "dict"},
-    "deeptrain_hdfs_port": {"type": "int"},
-    "deeptrain_hdfs_http_port": {"type": "int"},
+# The role that owns the shared variables.
+SETTINGS = "deeptrain"
+# How similar a name must be to a known one: a prefix such as runtime_ may be that of somebody else's variables.
+SIMILAR, SIMILAR_SETTING = 0.9, 0.8
+# Former names that are not those of a role's copy of a setting.
+RENAMED = {
+    "deeptrain_cluster": "im_cluster_name",
+    "deeptrain_cluster_id": "hadoop_cluster_id",
+    "deeptrain_runtime_ready": "runtime_ready",
+    "deeptrain_training": "deeptrain_training_options",
+    "deeptrain_transient": "deeptrain_destroy_after_export",
+    "data_staging_source": "deeptrain_data_url",
+    "deadline_hours": "deeptrain_deadline_hours",
+    "deadline_max_hours": "deeptrain_deadline_max_hours",
+    "firewall_enabled": "deeptrain_firewall",
+    "firewall_ssh_sources": "deeptrain_ssh_sources",
+    "hadoop_home_user": "deeptrain_user",
+    "im_cluster_carry_credentials": "im_cluster_embed_credentials",
+    "im_cluster_own_namenode": "im_cluster_dedicated_namenode",
+    "im_cluster_way": "im_cluster_mode",
+    "model_export_target": "deeptrain_export_url",
+    "preflight_archive": "hadoop_archive",
+    "preflight_archive_checksum": "hadoop_archive_checksum",
+    "preflight_connect_timeout": "deeptrain_connect_timeout",
+    "preflight_remote": "deeptrain_validate_remote",
+    "preflight_source": "deeptrain_data_url",
+    "preflight_target": "deeptrain_export_url",
+    "preflight_wheel": "tensorflow_wheel",
+    "runtime_ca_bundle": "deeptrain_s3_ca_bundle",
+    "tensorflow_chief_checkpoint_minutes": "tensorflow_checkpoint_minutes",
+    "tensorflow_chief_no_progress_seconds": "tensorflow_no_progress_seconds",
+    "tensorflow_chief_target": "deeptrain_export_url",
+    "tensorflow_chief_timeout": "tensorflow_timeout",
+    "tensorflow_command": "deeptrain_command",
 }
-SHARED = re.compile(r"\bdeeptrain_[a-z0-9_]+")
-# A default that is another variable's value: that variable has the option's type.
-PASSED_ON = re.compile(r"\{\{ (deeptrain_[a-z0-9_]+) \| default\(")
-SIMILAR = 0.9
+COPY = re.compile(
+    r"(?:data_staging|deadline|model_export|preflight|runtime|tensorflow|tensorflow_chief)"
+    r"_(run|user|home|state_dir|cache_dir|overwrite|replace_export|data_dir|command)"
+)
+# These were a role's copy of several settings.
+COPIES = re.compile(r"(?:data_staging|model_export|preflight|tensorflow_chief)_(s3|credentials)")
 # Type -> what validates it, and what to write.
 CHECKS = {
     "bool": (check_type_bool, "true or false"),
@@ -40,25 +67,45 @@ CHECKS = {
     "float": (check_type_float, "a number, without a unit"),
 }
 # Numbers of which negative ones mean nothing.
-NOT_NEGATIVE = {"tensorflow_chief_no_progress_seconds": "seconds, or 0 for never"}
+NOT_NEGATIVE = {"tensorflow_no_progress_seconds": "seconds, or 0 for never"}
+
+
+def _load(file):
+    return yaml.load(file.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def options(roles=ROLES):
-    """Return all variables of the roles, and those shared by them, with their specs."""
-    found = dict(OTHERS)
+    """Return the variables of all roles with their specs."""
+    found = {}
     for file in sorted(roles.glob("*/meta/argument_specs.yml")):
-        text = file.read_text(encoding="utf-8")
-        for name in SHARED.findall(text):
-            found.setdefault(name, {})
-        for entry in yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))["argument_specs"].values():
-            for name, option in (entry.get("options") or {}).items():
-                found[name] = option
-                defaults = option.get("default")
-                for default in defaults.values() if isinstance(defaults, dict) else [defaults]:
-                    passed = PASSED_ON.match(default) if isinstance(default, str) else None
-                    if passed and not found[passed[1]]:
-                        found[passed[1]] = {"type": "str"} if isinstance(defaults, dict) else {**option, "no_log": option.get("no_log", False)}
+        for entry in _load(file)["argument_specs"].values():
+            found.update(entry.get("options") or {})
     return found
+
+
+def _computed(roles):
+    """Return the names that the roles derive from the settings."""
+    return set(_load(roles / SETTINGS / "vars" / "main.yml"))
+
+
+def _is_setting(name):
+    return name.startswith(f"{SETTINGS}_")
+
+
+def _name_error(name, known):
+    """Return what is wrong with an unknown name, or None."""
+    if (copy := COPY.fullmatch(name)) and name not in RENAMED:
+        return f"{name} does not exist: write {SETTINGS}_{copy[1]}"
+    if COPIES.fullmatch(name):
+        return f"{name} does not exist: write {SETTINGS}_s3_endpoint_url, {SETTINGS}_s3_access_key_id and so on"
+    if name in RENAMED:
+        return f"{name} does not exist: write {RENAMED[name]}"
+    similar = difflib.get_close_matches(name, known, 1, SIMILAR_SETTING if _is_setting(name) else SIMILAR)
+    if similar:
+        return f"{name} does not exist: write {similar[0]}"
+    if _is_setting(name):
+        return f"{name} does not exist: ansible-doc -t role deeptrain.cluster.{SETTINGS} lists the settings"
+    return None
 
 
 def _is_list(value):
@@ -112,16 +159,20 @@ def _defined(variables, names):
 
 def variable_errors(variables, names=None, roles=ROLES):
     """Return what is wrong with the names and types of variables, a message each; with names, of these among a host's variables."""
-    known = options(pathlib.Path(roles))
+    roles = pathlib.Path(roles)
+    known, computed = options(roles), _computed(roles)
     errors = []
     if names is not None:
-        variables = {**dict.fromkeys(names), **_defined(variables, names)}
+        given = _defined(variables, names)
+        # The roles themselves have these, too.
+        variables = {**dict.fromkeys(name for name in names if name not in computed), **given}
     for name, value in sorted(variables.items()):
-        if name in known:
+        if name in computed:
+            error = f"{name} is derived from other settings: leave it out, and set those that ansible-doc -t role deeptrain.cluster.{SETTINGS} lists"
+        elif name in known:
             error = None if value is None else _error(name, value, known[name])
         else:
-            similar = difflib.get_close_matches(name, known, 1, SIMILAR)
-            error = f"{name} is no variable of this collection: write {similar[0]}" if similar else None
+            error = _name_error(name, known)
         if error:
             errors.append(error)
     return errors

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The deeptrain.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The S3 credentials of every role, from the environment and from variables."""
+"""The S3 credentials of the roles and of a RADL, from the environment and from variables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import yaml
 from conftest import PROJECT
 from test_inventory import PROGRAMS
 
-ROLES = ("data_staging", "model_export", "preflight", "tensorflow_chief")
+NAMES = ("deeptrain_s3_credentials", "__im_cluster_credentials")
+FILES = ("deeptrain/vars/main.yml", "im_cluster/vars/main/cluster.yml")
 ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "env-id", "AWS_SECRET_ACCESS_KEY": "env-secret", "AWS_SESSION_TOKEN": "env-token"}
 CASES = (
     ({}, ["env-id", "env-secret", "env-token"]),
@@ -25,15 +26,13 @@ CASES = (
 
 @pytest.mark.parametrize("core", PROGRAMS)
 def test_the_token_of_the_environment_is_not_mixed_with_other_keys(tmp_path, core):
-    names = ", ".join([*(f"{role}_credentials" for role in ROLES), "__im_cluster_credentials"])
-    files = [*(f"{PROJECT}/roles/{role}/defaults/main.yml" for role in ROLES), f"{PROJECT}/roles/im_cluster/vars/main/cluster.yml"]
     plays = [
         {
             "hosts": "localhost",
             "gather_facts": False,
             "vars": {"ansible_python_interpreter": "{{ ansible_playbook_python }}", **variables},
-            "vars_files": files,
-            "tasks": [{"ansible.builtin.copy": {"content": f"{{{{ [{names}] | to_json }}}}", "dest": f"{tmp_path}/{number}"}}],
+            "vars_files": [f"{PROJECT}/roles/{file}" for file in FILES],
+            "tasks": [{"ansible.builtin.copy": {"content": f"{{{{ [{', '.join(NAMES)}] | to_json }}}}", "dest": f"{tmp_path}/{number}"}}],
         }
         for number, (variables, _expected) in enumerate(CASES)
     ]
@@ -46,4 +45,4 @@ def test_the_token_of_the_environment_is_not_mixed_with_other_keys(tmp_path, cor
     )
     for number, (_variables, expected) in enumerate(CASES):
         seen = json.loads((tmp_path / f"{number}").read_text())
-        assert [list(credentials.values()) for credentials in seen] == [expected] * 5
+        assert [list(credentials.values()) for credentials in seen] == [expected] * len(NAMES)

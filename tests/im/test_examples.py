@@ -133,10 +133,10 @@ def test_everything_at_once(render):
     text = render(
         {
             **JOB,
-            "im_cluster_way": "im",
+            "im_cluster_mode": "im",
             "im_cluster_name": "my-run.1",
             "im_cluster_cloud_id": "cloud",
-            "im_cluster_own_namenode": True,
+            "im_cluster_dedicated_namenode": True,
             "im_cluster_ps_count": 2,
             "im_cluster_worker": {"gpus": 1, "gpu_model": "it's", "disk_gib": 100, "spot": True, "price": 0.5},
             "im_cluster_public_nodes": "all",
@@ -144,12 +144,12 @@ def test_everything_at_once(render):
             "im_cluster_private_key": "-----BEGIN KEY-----\nit's\n-----END KEY-----\n",
             "im_cluster_public_key": "my-key",
             "im_cluster_ssh_sources": ["192.0.2.0/24", "198.51.100.7/32"],
-            "im_cluster_variables": {"deeptrain_training": {"text": "it's \"x\" @end }"}},
+            "im_cluster_variables": {"deeptrain_training_options": {"text": "it's \"x\" @end }"}},
         }
     )
     assert "outports = '192.0.2.0/24-22/tcp,198.51.100.7/32-22/tcp'" in text
     assert "gpu.model = 'it\\'s'" in text
-    assert carried(text)["deeptrain_training"] == {"text": "it's \"x\" @end }"}
+    assert carried(text)["deeptrain_training_options"] == {"text": "it's \"x\" @end }"}
     assert "system hdfs_namenode configure hdfs step 2" in text
     assert [line for line in text.splitlines() if line.startswith("deploy")] == [
         "deploy chief 1 cloud", "deploy ps 2 cloud", "deploy worker 2 cloud", "deploy hdfs_namenode 1 cloud",
@@ -170,9 +170,9 @@ def test_machine_of_the_size_asked_for(render):
 
 def test_credentials_are_carried_only_when_let(render):
     secret = {"AWS_ACCESS_KEY_ID": "planted-id", "AWS_SECRET_ACCESS_KEY": "planted-key"}
-    given = {**JOB, "im_cluster_way": "im", "deeptrain_s3_session_token": "planted-token", "deadline_im_credentials": [{"token": "planted-x"}]}
+    given = {**JOB, "im_cluster_mode": "im", "deeptrain_s3_session_token": "planted-token", "deadline_im_credentials": [{"token": "planted-x"}]}
     assert "planted" not in render(given, **secret)
-    assert {name: value for name, value in carried(render({**given, "im_cluster_carry_credentials": True}, **secret)).items() if "planted" in str(value)} == {
+    assert {name: value for name, value in carried(render({**given, "im_cluster_embed_credentials": True}, **secret)).items() if "planted" in str(value)} == {
         "deadline_im_credentials": [{"token": "planted-x"}],
         "deeptrain_s3_access_key_id": "planted-id",
         "deeptrain_s3_secret_access_key": "planted-key",
@@ -189,7 +189,7 @@ def test_values_from_a_vault(tmp_path, programs):
     given = {"deeptrain_s3_secret_access_key": "planted: 'one'", "key": key, "word": "planted-word", "proxy": "http://planted:x@proxy:1"}
     texts = [subprocess.run([*vault, name, value], check=True, capture_output=True, text=True).stdout for name, value in given.items()]
     nested = {"deeptrain_training_options": {"api_key": "{{ word }}"}, "deadline_im_credentials": [{"type": "Dummy", "password": "{{ word }}"}]}
-    others = {**JOB, "im_cluster_cloud": "EC2", "im_cluster_node": IMAGE, "im_cluster_way": "im", "im_cluster_carry_credentials": True, **nested}
+    others = {**JOB, "im_cluster_cloud": "EC2", "im_cluster_node": IMAGE, "im_cluster_mode": "im", "im_cluster_embed_credentials": True, **nested}
     # For an option of a role that is a text, ansible-core 2.16 itself refuses a value from a vault that no other variable has.
     others["im_cluster_private_key"] = "{{ key }}"
     variables, file = tmp_path / "variables.yml", tmp_path / "cluster.radl"
@@ -207,7 +207,7 @@ def test_values_from_a_vault(tmp_path, programs):
     assert carried(text)["deadline_im_credentials"] == [{"type": "Dummy", "password": "planted-word"}]
     assert f"private_key = '{key}'" in text
     check = tmp_path / "check.yml"
-    filters = ["{'key': word, 'list': [word, 1]} | deeptrain.cluster.program_options", "{'key': {'a': word}} | deeptrain.cluster.program_options",
+    filters = ["{'key': word, 'list': [word, 1]} | deeptrain.cluster.to_cli_args", "{'key': {'a': word}} | deeptrain.cluster.to_cli_args",
                "{'deeptrain_s3_proxy': proxy, 'deeptrain_ssh_sources': [word]} | deeptrain.cluster.variable_errors"]  # fmt: skip
     tasks = [{"ansible.builtin.copy": {"content": f"{{{{ {expression} | to_json }}}}", "dest": f"{tmp_path}/{number}"}, "ignore_errors": True}
              for number, expression in enumerate(filters)]  # fmt: skip
@@ -231,11 +231,13 @@ def test_values_from_a_vault(tmp_path, programs):
         ({"im_cluster_ssh_sources": ["192.0.2.7"]}, "a single host as 192.0.2.7/32"),
         ({"im_cluster_cloud": "Azure", "im_cluster_node": {}, "im_cluster_ssh_sources": ["192.0.2.0/24", "198.51.100.0/24"]}, "and Azure takes 1"),
         ({"im_cluster_cloud": "GCE", "im_cluster_node": {"spot": True}}, "asks no spot instances of GCE"),
-        ({"im_cluster_way": "im", "hadoop_archive": "/tmp/hadoop.tar.gz"}, "so give an http:// or https:// URL"),
-        ({**JOB, "im_cluster_way": "im", "deeptrain_ports": {"ps": 4000}}, "deeptrain_ports cannot be set in the IM-run way"),
-        ({"im_cluster_format": "tosca", "im_cluster_way": "im", **JOB}, "im_cluster_format tosca has the machines only"),
+        ({"im_cluster_mode": "im", "hadoop_archive": "/tmp/hadoop.tar.gz"}, "so give an http:// or https:// URL"),
+        ({**JOB, "im_cluster_mode": "im", "deeptrain_ports": {"ps": 4000}}, "deeptrain_ports cannot be set in the IM-run way"),
+        ({**JOB, "im_cluster_mode": "im", "im_cluster_variables": {"deeptrain_deadline_hour": 12}}, "write deeptrain_deadline_hours"),
+        ({**JOB, "im_cluster_mode": "im", "deadline_state_dir": "/x"}, "write deeptrain_state_dir"),
+        ({"im_cluster_format": "tosca", "im_cluster_mode": "im", **JOB}, "im_cluster_format tosca has the machines only"),
         ({"im_cluster_cloud": "DeployedNode", "im_cluster_node": {}}, "so write them in an inventory"),
-        ({**JOB, "im_cluster_cloud": "DeployedNode", "im_cluster_way": "im", "im_cluster_node": {}}, "addresses must name each host that exists"),
+        ({**JOB, "im_cluster_cloud": "DeployedNode", "im_cluster_mode": "im", "im_cluster_node": {}}, "addresses must name each host that exists"),
     ],
 )
 def test_bad_input(render, variables, message):

@@ -144,7 +144,7 @@ def test_inventory_of_the_collection(served):
     groups = inventory.groups(source)
     assert {name: len(hosts) for name, hosts in groups.items()} == {"ps": 1, "chief": 1, "worker": 11}
     assert "-- 203.0.113.1" in groups["ps"]["ps-0"]["ansible_ssh_common_args"]
-    message = {"msg": "{{ (groups | deeptrain.cluster.topology(hostvars)).cluster.worker[10] }} {{ deeptrain_cluster }}"}
+    message = {"msg": "{{ (groups | deeptrain.cluster.topology(hostvars)).cluster.worker[10] }} {{ im_cluster_name }}"}
     done = inventory.program("ansible", "-i", source, "chief", "-m", "ansible.builtin.debug", "-a", json.dumps(message))
     assert "10.0.0.13:2224 deeptrain" in done.stdout, done.stderr
 

@@ -22,7 +22,7 @@ CLUSTER = {"im_cluster_cloud": "Dummy", "im_cluster_cloud_id": "dummy", "im_clus
 EXISTING = {
     "im_cluster_cloud": "DeployedNode",
     "im_cluster_cloud_id": "hosts",
-    "im_cluster_way": "im",
+    "im_cluster_mode": "im",
     "im_cluster_node": {"user": "admin"},
     "im_cluster_chief": {"addresses": ["127.0.0.11"]},
     "im_cluster_ps": {"addresses": ["127.0.0.12"]},
@@ -206,7 +206,7 @@ def test_later_plays_have_the_new_hosts(playbook, tmp_path):
     - ansible.builtin.debug:
         msg: here is {{{{ inventory_hostname }}}} with {{{{ IM_NODE_PRIVATE_IP }}}}
 - ansible.builtin.import_playbook: {PROJECT}/playbooks/destroy.yml
-  when: deeptrain_transient | default(false) | bool
+  when: deeptrain_destroy_after_export | default(false) | bool
 """
     )
     status, changed, text = playbook(str(file), **CLUSTER)
@@ -214,7 +214,7 @@ def test_later_plays_have_the_new_hosts(playbook, tmp_path):
     assert "here is worker-0 with 10.0.0.1" in text and "here is worker-1 with 10.0.0.1" in text
     keys = tmp_path / ".ansible/im"
     assert len(list(keys.iterdir())) == 1
-    assert playbook(str(file), deeptrain_transient=True, **CLUSTER)[:2] == (0, 2)
+    assert playbook(str(file), deeptrain_destroy_after_export=True, **CLUSTER)[:2] == (0, 2)
     assert list(keys.iterdir()) == []
 
 

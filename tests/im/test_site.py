@@ -24,7 +24,7 @@ CLUSTER = {
     "im_cluster_cloud_id": "dummy",
     "im_cluster_worker_count": 1,
     "im_cluster_node": {"image": "mock0://linux.for.ev.er/image1"},
-    "deeptrain_transient": True,
+    "deeptrain_destroy_after_export": True,
     "deeptrain_validate_remote": False,
     "deeptrain_data_url": "s3://bucket/data",
     "deeptrain_export_url": "s3://bucket/models",

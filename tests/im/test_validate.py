@@ -34,6 +34,9 @@ def said(done: subprocess.CompletedProcess) -> str:
     [
         ({"deeptrain_command": "python x.py"}, 'write deeptrain_command: ["python", "x.py"]'),
         ({"deeptrain_export_ulr": "s3://bucket/models"}, "write deeptrain_export_url"),
+        ({"deeptrain_deadline_hour": 12}, "write deeptrain_deadline_hours"),
+        ({"deeptrain_of_nothing": 1}, "deeptrain_of_nothing does not exist"),
+        ({"tensorflow_chief_run": "x"}, "tensorflow_chief_run does not exist: write deeptrain_run"),
         ({"deeptrain_run": "Not/Right"}, "deeptrain_run is 'Not/Right'"),
         ({"deeptrain_data_url": "/data"}, "deeptrain_data_url is '/data'"),
         ({"deeptrain_deadline_hours": "12h"}, "a number, without a unit"),
@@ -43,7 +46,7 @@ def said(done: subprocess.CompletedProcess) -> str:
         ({"hadoop_archive_checksum": "", "hadoop_archive": __file__, "deeptrain_validate_remote": True}, "hadoop_archive_checksum is ''"),
         ({"hadoop_archive": "http://127.0.0.1:9/x", "deeptrain_validate_remote": True}, "hadoop_archive http://127.0.0.1:9/x cannot be fetched"),
     ],
-    ids=["list", "name", "run", "url", "number", "manager", "inventory", "file", "checksum", "archive"],
+    ids=["list", "name", "hours", "unknown", "copy", "run", "url", "number", "manager", "inventory", "file", "checksum", "archive"],
 )
 def test_refused_before_a_machine_is_made(site, modules, variables, words):
     done = site.run(PROJECT / "playbooks/site.yml", "inventories/im", **variables)

@@ -31,6 +31,7 @@ def test_agreement():
         ({}, {"r_a": 1}, {}, "not in the specs"),
         ({"a": {}}, {}, {}, "role's name"),
         ({}, {}, {"x": 1}, "does not start with __r_"),
+        ({"r_a": {"default": 1}}, {"r_a": 1}, {"r_a": 2}, "in vars is an option"),
     ],
 )
 def test_disagreements(options, defaults, private, words):

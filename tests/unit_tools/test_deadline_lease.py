@@ -27,7 +27,7 @@ def renew(run_tasks, tmp_path):
         tasks = [task for task in yaml.safe_load(ARM.read_text()) if task["name"] in LEASE]
         assert [task["name"] for task in tasks] == list(LEASE)
         state_dir = str(tmp_path / "state")
-        done = run_tasks(tasks, {"deadline_state_dir": state_dir, "__deadline_directory": f"{state_dir}/deadline", "deadline_hours": 2}, *options)
+        done = run_tasks(tasks, {"deeptrain_state_dir": state_dir, "__deadline_directory": f"{state_dir}/deadline", "deeptrain_deadline_hours": 2}, *options)
         assert done.returncode == 0, done.stdout + done.stderr
 
     return run
@@ -67,7 +67,7 @@ def test_a_run_without_hours_renews_the_maximum_too(renew, run_tasks, tmp_path):
     tasks = [task for task in yaml.safe_load((ARM.parent / "main.yml").read_text()) if "Renew" in task["name"]]
 
     def renew_again() -> None:
-        done = run_tasks(tasks, {"__deadline_directory": str(lease), "deadline_hours": -1})
+        done = run_tasks(tasks, {"__deadline_directory": str(lease), "deeptrain_deadline_hours": -1})
         assert done.returncode == 0, done.stdout
 
     lease.mkdir(parents=True)

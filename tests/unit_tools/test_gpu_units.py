@@ -10,22 +10,20 @@ import shlex
 import subprocess
 from pathlib import Path
 
-import pytest
 import yaml
 
 ROLES = Path(__file__).parents[2] / "roles"
 
 
-def load_command(role: str) -> str:
-    return yaml.safe_load((ROLES / role / "vars" / "main.yml").read_text())[f"__{role}_load_driver"]
+def load_command() -> str:
+    return yaml.safe_load((ROLES / "tensorflow" / "vars" / "main.yml").read_text())["__tensorflow_load_driver"]
 
 
-@pytest.mark.parametrize("role", ["tensorflow", "tensorflow_chief"])
-def test_the_driver_is_loaded(role, tmp_path):
+def test_the_driver_is_loaded(tmp_path):
     gpus = tmp_path / "gpus"
     for name in ("0000:01:00.0", "0000:02:00.0"):
         (gpus / name).mkdir(parents=True)
-    command = shlex.split(load_command(role).replace("/proc/driver/nvidia/gpus", str(gpus)).replace("$$", "$"))
+    command = shlex.split(load_command().replace("/proc/driver/nvidia/gpus", str(gpus)).replace("$$", "$"))
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     # Without the tool there is nothing to load.
     subprocess.run(command, env={"PATH": str(tmp_path)}, check=True)
@@ -39,6 +37,6 @@ def test_the_driver_is_loaded(role, tmp_path):
 def test_the_units_run_it_as_root_before_the_task():
     server = (ROLES / "tensorflow" / "templates" / "server.service.j2").read_text().splitlines()
     assert "ExecStartPre=-+{{ __tensorflow_load_driver }}" in server
-    tasks = yaml.safe_load((ROLES / "tensorflow_chief" / "tasks" / "train.yml").read_text())
+    tasks = yaml.safe_load((ROLES / "tensorflow" / "tasks" / "train.yml").read_text())
     service = next(task["vars"]["runtime_job_service"] for task in tasks if "runtime_job_service" in task.get("vars", {}))
-    assert service["ExecStartPre"] == "-+{{ __tensorflow_chief_load_driver }}"
+    assert service["ExecStartPre"] == "-+{{ __tensorflow_load_driver }}"

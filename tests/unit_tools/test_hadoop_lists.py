@@ -45,9 +45,9 @@ def refreshed(run_tasks, tmp_path):
             tasks,
             {
                 **variables,
-                "__hadoop_topology": topology,
+                "deeptrain_topology": topology,
                 "__hadoop_decommissioning": list(leaving),
-                "__hadoop_namenode": {"address": "10.0.0.1", "port": 8020},
+                "deeptrain_namenode": {"address": "10.0.0.1", "port": 8020},
                 "__hadoop_daemons": ["namenode"],
                 "__hadoop_conf": str(tmp_path / "conf"),
                 "__hadoop_read_dir": str(tmp_path / "run"),

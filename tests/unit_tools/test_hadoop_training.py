@@ -48,7 +48,7 @@ def test_a_training_elsewhere_is_found_in_hdfs(run_tasks, marks, refused):
         server.marks = marks
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         port = 9 if marks == "down" else server.server_address[1]
-        variables = {"__hadoop_namenode": {"http_url": f"http://127.0.0.1:{port}"}, "hadoop_home_user": "deeptrain", "hadoop_user": "hdfs"}
+        variables = {"deeptrain_namenode": {"http_url": f"http://127.0.0.1:{port}"}, "deeptrain_user": "deeptrain", "hadoop_user": "hdfs"}
         done = run_tasks(yaml.safe_load(TASKS.read_text()), variables)
         server.shutdown()
     said = " ".join((done.stdout + done.stderr).split())

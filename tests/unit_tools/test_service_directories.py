@@ -29,7 +29,7 @@ def found(file: Path, *names: str) -> list[dict]:
 def test_the_cache(run_tasks, tmp_path):
     tasks = found(ROLES / "runtime" / "tasks" / "main.yml", "Make the directory of the job's user")
     cache, etc = tmp_path / "data" / "deeptrain" / "cache", tmp_path / "etc"
-    variables = {"runtime_cache_dir": str(cache), "runtime_user": USER}
+    variables = {"deeptrain_cache_dir": str(cache), "deeptrain_user": USER}
     done = run_tasks(tasks, variables)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [path.stat().st_uid for path in (cache, *cache.parents[:2])] == [UID, 0, 0]

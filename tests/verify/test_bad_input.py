@@ -93,7 +93,7 @@ def test_preflight(cluster, variables, words):
         ({"deeptrain_data_url": "s3://no-such-bucket/data"}, ["bucket of deeptrain_data_url, s3://no-such-bucket/data, is not there"]),
         ({"deeptrain_export_url": "s3://no-such-bucket/models"}, ["deeptrain_export_url, s3://no-such-bucket/models", "is not there"]),
         ({"deeptrain_data_url": "s3://deeptrain/nothing"}, ["no object under s3://deeptrain/nothing", "check deeptrain_data_url"]),
-        ({"deeptrain_training": {"train_step": 5}}, ["unrecognized arguments: --train-step 5", "deeptrain_training"]),
+        ({"deeptrain_training_options": {"train_step": 5}}, ["unrecognized arguments: --train-step 5", "deeptrain_training_options"]),
     ],
     ids=["endpoint", "key", "secret", "bucket", "export-bucket", "prefix", "option"],
 )
@@ -132,14 +132,14 @@ def test_directory_that_holds_something_else(cluster):
 
 
 def test_other_parameters_under_the_same_name(cluster):
-    run = cluster.play("train", deeptrain_training=OTHER_TRAINING)
+    run = cluster.play("train", deeptrain_training_options=OTHER_TRAINING)
     refused(run, "Job train of run default is done with another configuration", "--train-steps", "use another deeptrain_run")
 
 
 def test_option_out_of_range_is_mended(cluster):
-    run = cluster.play("train", deeptrain_run="bad-option", deeptrain_training={**OTHER_TRAINING, "learning_rate": 1000})
-    refused(run, "--learning-rate is 1000", "deeptrain_training", changes=True)
-    cluster.play("train", deeptrain_run="bad-option", deeptrain_training=OTHER_TRAINING).succeeded()
+    run = cluster.play("train", deeptrain_run="bad-option", deeptrain_training_options={**OTHER_TRAINING, "learning_rate": 1000})
+    refused(run, "--learning-rate is 1000", "deeptrain_training_options", changes=True)
+    cluster.play("train", deeptrain_run="bad-option", deeptrain_training_options=OTHER_TRAINING).succeeded()
 
 
 def test_fewer_shards_than_workers(cluster):

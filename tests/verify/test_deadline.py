@@ -19,7 +19,7 @@ from infrastructure_manager import CREDENTIALS, PASSWORD, InfrastructureManager
 from test_model import HERE, elsewhere
 
 # More than can be done while the test lasts.
-JOB = {"deeptrain_run": "ended", "deeptrain_training": {"train_steps": 100000, "train_batch_size": 32, "checkpoint_steps": 50}}
+JOB = {"deeptrain_run": "ended", "deeptrain_training_options": {"train_steps": 100000, "train_batch_size": 32, "checkpoint_steps": 50}}
 STEP = r"train \w+: [1-9][0-9]*/[0-9]+ steps"
 # Long enough for a busy machine to go from one renewal to the next.
 HOURS = 0.05
@@ -113,7 +113,7 @@ def up(cluster) -> None:
 def test_a_node_on_which_all_else_fails_ends(cluster):
     up(cluster)
     node = cluster.groups["worker"][-1]
-    nothing = {"deadline_home": "/opt/none", "runtime_python": "/opt/none/python"}
+    nothing = {"deeptrain_home": "/opt/none", "runtime_python": "/opt/none/python"}
     run = cluster.play("deadline", "--limit", node, deeptrain_deadline_hours=0.005, deadline_interval_seconds=5, deadline_grace_seconds=60, **nothing)
     assert run.status != 0
     cluster.wait_until("the node is off", lambda: node not in running(cluster))

@@ -29,7 +29,7 @@ def abandoned(cluster) -> Iterator[str]:
     The training is halted, since on a fast machine it would be done before the first tests are.
     """
     run = "abandoned"
-    controller = cluster.start("train", deeptrain_run=run, deeptrain_training=TRAINING)
+    controller = cluster.start("train", deeptrain_run=run, deeptrain_training_options=TRAINING)
     seen = controller.wait_for(STEP, 2, "stderr")
     print(f"steps seen after {seen} s")
     assert seen[1] - seen[0] > 1, "the lines came all at once"
@@ -62,7 +62,7 @@ def test_secret_is_nowhere_on_the_nodes(cluster, abandoned):
 
 
 def test_another_run_is_refused_while_one_trains(cluster, abandoned):
-    arguments = {"deeptrain_run": abandoned, "deeptrain_training": TRAINING}
+    arguments = {"deeptrain_run": abandoned, "deeptrain_training_options": TRAINING}
     other = {**arguments, "deeptrain_run": "other"}
     try:
         before = cluster.unit("train", abandoned), cluster.servers()
@@ -76,7 +76,7 @@ def test_another_run_is_refused_while_one_trains(cluster, abandoned):
             refused = cluster.play("host.yml", "--limit", host, verify_role=role, verify_entry="serve", **other)
             assert refused.status != 0 and f"serves run {abandoned}, which is training" in " ".join(refused.text().split())
             # As the last thing before the chief starts.
-            task = {"verify_role": "tensorflow", "verify_entry": "served", "tensorflow_task": role.rpartition("_")[2]}
+            task = {"verify_role": "tensorflow", "verify_entry": "verify"}
             cluster.play("host.yml", "--limit", host, **task, **arguments).succeeded()
             refused = cluster.play("host.yml", "--limit", host, **task, **other)
             assert refused.status != 0 and f"serves run {abandoned}, which was started" in " ".join(refused.text().split())
@@ -111,7 +111,7 @@ def test_model_arrives_without_a_controller(cluster, abandoned):
 def test_training_is_attached_to_stopped_and_gone_on_with(cluster):
     run = "interrupted"
     training = {**TRAINING, "train_steps": 600}
-    arguments = {"deeptrain_run": run, "deeptrain_training": training}
+    arguments = {"deeptrain_run": run, "deeptrain_training_options": training}
     first = cluster.start("train", **arguments)
     first.wait_for(STEP, 1, "stderr")
     # On a fast machine it would be done before the stages ahead of it are.
@@ -151,7 +151,7 @@ def test_restarts_of_the_chief(cluster):
     run = "restarted"
     # So many that the controller sees some of them on a fast machine, too.
     training = {**TRAINING, "train_steps": 1200, "checkpoint_steps": 50}
-    arguments = {"deeptrain_run": run, "deeptrain_training": training}
+    arguments = {"deeptrain_run": run, "deeptrain_training_options": training}
     after_a_checkpoint = r"train \w+: ([5-9][0-9]|[1-9][0-9]{2,})/[0-9]+ steps"
     first = cluster.start("train", **arguments)
     first.wait_for(after_a_checkpoint, 1, "stderr")

@@ -641,9 +641,9 @@ def test_check_refuses_at_once_what_jobs_wait_for(make_job, s3_server, tmp_path,
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--train-step", "5"], "unrecognized arguments: --train-step 5.*deeptrain_training"),
+        (["--train-step", "5"], "unrecognized arguments: --train-step 5.*deeptrain_training_options"),
         (["--num-layers", "9"], "num-layers.*choose from"),
-        (["--learning-rate=-1"], r"learning-rate is -1\.0.*deeptrain_training: {learning_rate"),
+        (["--learning-rate=-1"], r"learning-rate is -1\.0.*deeptrain_training_options: {learning_rate"),
     ],
 )
 def test_check_refuses_options_of_the_collections_program(make_job, s3_server, arguments, words):

@@ -97,7 +97,7 @@ def test_an_old_success_is_forgotten(make_job, hdfs):
 
 
 def test_bad_input_is_not_tried_again(make_job):
-    with pytest.raises(BadInput, match="deeptrain_training"):
+    with pytest.raises(BadInput, match="deeptrain_training_options"):
         train(make_job("raise SystemExit(2)"))
 
 

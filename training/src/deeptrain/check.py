@@ -35,7 +35,7 @@ def check_options(command: list[str]) -> None:
         try:
             options.parse(["--data-dir=.", "--job-dir=.", *command[3:]])
         except SystemExit as error:
-            raise BadInput("deeptrain_training has help, which trains nothing: leave it out") from error
+            raise BadInput("deeptrain_training_options has help, which trains nothing: leave it out") from error
 
 
 def check(job: Job) -> Outcome:

@@ -68,7 +68,7 @@ def task_environment(config: dict) -> dict[str, str]:
     environment.update({str(name): str(value) for name, value in config.get("environment", {}).items()})
     environment.update(
         TF_CONFIG=json.dumps(config["tf_config"]),
-        DEEPTRAIN_RUN=config["run"],
+        DEEPTRAIN_RUN=str(config["run"]),
         DEEPTRAIN_DATA_URL=config["data_url"],
         DEEPTRAIN_MODEL_URL=config["model_url"],
         DEEPTRAIN_CACHE_DIR=config["cache_dir"],
@@ -522,7 +522,7 @@ def supervise(job: Job, command: list[str], environment: dict[str, str], patienc
         raise Stopped
     error = activity.last_error()
     if status == EXIT_BAD_INPUT:
-        raise BadInput(error or "The training command refused its input: the unit's journal says what to change (deeptrain_training, deeptrain_command)")
+        raise BadInput(error or "The training command refused its input: see the unit's journal, and change deeptrain_training_options or deeptrain_command")
     if status != 0:
         why = error or "the unit's journal says why"
         raise JobError(f"The training command ended with status {status}: {why}; run train.yml, which resumes from the last checkpoint")

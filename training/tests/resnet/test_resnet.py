@@ -34,9 +34,9 @@ def parse(*arguments: str) -> options.Options:
     ("arguments", "words"),
     [
         (["--train-steps", "0"], r"--train-steps is 0: use 1 to .*train_steps"),
-        (["--momentum", "1.5"], r"--momentum is 1\.5.*deeptrain_training"),
+        (["--momentum", "1.5"], r"--momentum is 1\.5.*deeptrain_training_options"),
         (["--learning-rate", "-1"], "--learning-rate"),
-        (["--num-layers", "9"], "num-layers.*deeptrain_training"),
+        (["--num-layers", "9"], "num-layers.*deeptrain_training_options"),
         (["--batch-norm-decay", "1"], "--batch-norm-decay"),
         (["--no-such-thing"], "no-such-thing"),
         (["--train-step", "100"], "train-step 100"),

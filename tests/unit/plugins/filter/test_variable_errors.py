@@ -7,7 +7,7 @@ from __future__ import annotations
 import shlex
 
 import pytest
-from ansible_collections.deeptrain.cluster.plugins.filter.variable_errors import options, variable_errors
+from ansible_collections.deeptrain.cluster.plugins.filter.variable_errors import RENAMED, options, variable_errors
 from jinja2.exceptions import UndefinedError
 
 
@@ -16,16 +16,16 @@ from jinja2.exceptions import UndefinedError
     [
         ("deeptrain_command", ["python", "x.py"]),
         ("deeptrain_command", ("python", "x.py")),
-        ("deeptrain_training", {"train_steps": 1}),
+        ("deeptrain_training_options", {"train_steps": 1}),
         ("deeptrain_ssh_sources", []),
-        ("deeptrain_transient", "yes"),
+        ("deeptrain_destroy_after_export", "yes"),
         ("deeptrain_run", 7),
         ("hadoop_replication", "2"),
         ("deeptrain_deadline_hours", "0.5"),
-        ("tensorflow_chief_no_progress_seconds", 0),
+        ("tensorflow_no_progress_seconds", 0),
         ("hadoop_archive", None),
         ("tensorflow_wheel", "cpu"),
-        ("deeptrain_of_another_project", "x"),
+        ("runtime_of_another_project", "x"),
     ],
 )
 def test_right(name, value):
@@ -56,17 +56,26 @@ def test_a_value_from_a_vault_is_text_and_is_not_shown():
         ("deeptrain_ssh_sources", "10.0.0.0/8", 'write deeptrain_ssh_sources: ["10.0.0.0/8"]'),
         ("hadoop_data_dirs", "/data", 'write hadoop_data_dirs: ["/data"]'),
         ("firewall_ssh_ports", 22, "not a list"),
-        ("deeptrain_training", "train_steps=5", "not a dictionary"),
-        ("deeptrain_transient", "of course", "true or false"),
+        ("deeptrain_training_options", "train_steps=5", "not a dictionary"),
+        ("deeptrain_destroy_after_export", "of course", "true or false"),
         ("hadoop_replication", "two", "a whole number"),
         ("deeptrain_deadline_hours", "12h", "a number, without a unit"),
-        ("tensorflow_chief_no_progress_seconds", "-1", "write seconds, or 0 for never"),
-        ("deadline_max_hours", [1], "a number, without a unit"),
+        ("tensorflow_no_progress_seconds", "-1", "write seconds, or 0 for never"),
+        ("deeptrain_deadline_max_hours", [1], "a number, without a unit"),
         ("deeptrain_data_url", ["s3://bucket/data"], "write it as text"),
         ("deeptrain_s3_endpoint_url", {"url": "x"}, "write it as text"),
-        ("im_cluster_way", "pull", "use one of"),
+        ("im_cluster_mode", "pull", "use one of"),
         ("deeptrain_export_ulr", "s3://bucket/models", "write deeptrain_export_url"),
         ("im_cluster_worker_cuont", 2, "write im_cluster_worker_count"),
+        ("deeptrain_deadline_hour", 12, "write deeptrain_deadline_hours"),
+        ("deeptrain_training_option", {}, "write deeptrain_training_options"),
+        ("deeptrain_s3", {}, "is derived from other settings"),
+        ("deeptrain_qzx", 1, "ansible-doc -t role deeptrain.cluster.deeptrain lists the settings"),
+        ("deadline_state_dir", "/x", "write deeptrain_state_dir"),
+        ("tensorflow_chief_command", 1, "tensorflow_chief_command is int, not a list"),
+        ("model_export_target", "s3://x/y", "write deeptrain_export_url"),
+        ("tensorflow_chief_checkpoint_minutes", 1, "write tensorflow_checkpoint_minutes"),
+        ("preflight_credentials", {}, "write deeptrain_s3_endpoint_url"),
     ],
 )
 def test_wrong(name, value, words):
@@ -81,6 +90,17 @@ def test_the_fix_for_the_command_line_gives_the_list():
 
 def test_no_value_of_a_credential_is_shown():
     assert "word" not in "".join(variable_errors({"deeptrain_s3_secret_access_key": ["word"], "deadline_im_credentials": "word"}))
+
+
+def test_what_roles_derive_is_no_setting_of_a_host():
+    assert variable_errors({}, ["deeptrain_s3", "deeptrain_topology"]) == []
+    (error,) = variable_errors({"deeptrain_s3": {}}, ["deeptrain_s3", "deeptrain_topology"])
+    assert "deeptrain_s3 is derived" in error
+
+
+def test_former_names_are_none_of_today():
+    assert not options().keys() & RENAMED.keys()
+    assert set(RENAMED.values()) <= options().keys()
 
 
 def test_every_list_of_a_role_is_known():

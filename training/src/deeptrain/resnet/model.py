@@ -97,7 +97,7 @@ class Trainer:
         if found != wanted or saved("momentum") != [list(slot.shape) for slot in self.slots]:
             raise BadInput(
                 f"The checkpoint {path} is of {describe(found)}; the options and the data make {describe(wanted)}: "
-                "use the same num_layers (deeptrain_training) and the same kind of data, or another deeptrain_run"
+                "use the same num_layers (deeptrain_training_options) and the same kind of data, or another deeptrain_run"
             )
 
     def update(self, images, labels, rate):

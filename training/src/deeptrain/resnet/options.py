@@ -61,7 +61,7 @@ RANGES = {
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
-        raise BadInput(f"{message}: see python -m {PROGRAM} --help, or deeptrain_training")
+        raise BadInput(f"{message}: see python -m {PROGRAM} --help, or deeptrain_training_options")
 
 
 def parse(arguments: list[str] | None = None) -> Options:
@@ -112,7 +112,7 @@ def parse(arguments: list[str] | None = None) -> Options:
         value = getattr(options, name)
         if not low <= value <= high:
             option = name.replace("_", "-")
-            raise BadInput(f"--{option} is {value}: use {low} to {high} (deeptrain_training: {{{name}: …}})")
+            raise BadInput(f"--{option} is {value}: use {low} to {high} (deeptrain_training_options: {{{name}: …}})")
     for name, variable in (("data_dir", "DEEPTRAIN_DATA_URL"), ("job_dir", "DEEPTRAIN_MODEL_URL")):
         if not getattr(options, name):
             raise BadInput(f"There is no --{name.replace('_', '-')}: give it, or set {variable}")

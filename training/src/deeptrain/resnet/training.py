@@ -121,7 +121,7 @@ def train(options: Options, executor: SingleProcess | Cluster, cache: Path, file
     def refuse(step: int, good: str | None) -> BadInput:
         saved = f"the last good checkpoint, {Path(good).name}, is kept" if good else "no checkpoint was saved"
         return BadInput(
-            f"The training diverged: the loss is no number (NaN) at step {step}; {saved}. Lower learning_rate in deeptrain_training and set "
+            f"The training diverged: the loss is no number (NaN) at step {step}; {saved}. Lower learning_rate in deeptrain_training_options and set "
             "deeptrain_overwrite, or set nan_loss: continue"
         )
 

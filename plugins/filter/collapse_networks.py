@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The deeptrain.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filter deeptrain.cluster.networks; its documentation is in networks.yml."""
+"""Filter deeptrain.cluster.collapse_networks; its documentation is in collapse_networks.yml."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import ipaddress
 from ansible.errors import AnsibleFilterError
 
 
-def networks(sources):
+def collapse_networks(sources):
     """Return addresses and networks by family, each set in its shortest form."""
     if isinstance(sources, str) or not hasattr(sources, "__iter__"):
-        raise AnsibleFilterError(f"networks takes a list of addresses and networks, not {sources!r}")
+        raise AnsibleFilterError(f"collapse_networks takes a list of addresses and networks, not {sources!r}")
     found = {4: [], 6: []}
     for source in sources:
         try:
@@ -33,4 +33,4 @@ class FilterModule:
 
     def filters(self):
         """Return the filters of this file."""
-        return {"networks": networks}
+        return {"collapse_networks": collapse_networks}

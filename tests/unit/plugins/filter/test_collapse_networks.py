@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from ansible_collections.deeptrain.cluster.plugins.filter.networks import FilterModule
+from ansible_collections.deeptrain.cluster.plugins.filter.collapse_networks import FilterModule
 
-networks = FilterModule().filters()["networks"]
+collapse_networks = FilterModule().filters()["collapse_networks"]
 
 
 @pytest.mark.parametrize(
@@ -22,10 +22,10 @@ networks = FilterModule().filters()["networks"]
     ],
 )
 def test_networks(sources, ipv4, ipv6):
-    assert networks(sources) == {"ipv4": ipv4, "ipv6": ipv6}
+    assert collapse_networks(sources) == {"ipv4": ipv4, "ipv6": ipv6}
 
 
 @pytest.mark.parametrize("sources", [["192.0.2.7/24"], ["node-a"], [""], ["192.0.2.0/33"], "192.0.2.7", None])
 def test_what_is_no_network(sources):
     with pytest.raises(AnsibleFilterError, match="192.0.2|node-a|''|None"):
-        networks(sources)
+        collapse_networks(sources)

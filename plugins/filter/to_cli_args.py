@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The deeptrain.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filter deeptrain.cluster.program_options; its documentation is in program_options.yml."""
+"""Filter deeptrain.cluster.to_cli_args; its documentation is in to_cli_args.yml."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def _joined(name, values):
     return ",".join(texts)
 
 
-def program_options(options):
+def to_cli_args(options):
     """Return a dictionary of options as a program's command-line arguments."""
     if not isinstance(options, Mapping):
-        raise AnsibleFilterError("the options of a program must be a dictionary, such as deeptrain_training: {train_steps: 100}")
+        raise AnsibleFilterError("the options of a program must be a dictionary, such as deeptrain_training_options: {train_steps: 100}")
     arguments = []
     seen = {}
     for name, value in options.items():
@@ -69,4 +69,4 @@ class FilterModule:
 
     def filters(self):
         """Return the filters of this file."""
-        return {"program_options": program_options}
+        return {"to_cli_args": to_cli_args}

@@ -7,9 +7,9 @@ import argparse
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from ansible_collections.deeptrain.cluster.plugins.filter.program_options import (
+from ansible_collections.deeptrain.cluster.plugins.filter.to_cli_args import (
     FilterModule,
-    program_options,
+    to_cli_args,
 )
 
 
@@ -30,7 +30,7 @@ from ansible_collections.deeptrain.cluster.plugins.filter.program_options import
     ],
 )
 def test_arguments(options, arguments):
-    assert program_options(options) == arguments
+    assert to_cli_args(options) == arguments
 
 
 def test_argparse_reads_back_what_was_said():
@@ -39,13 +39,13 @@ def test_argparse_reads_back_what_was_said():
     parser.add_argument("--shift", type=float)
     parser.add_argument("--distort", action=argparse.BooleanOptionalAction, default=True)
     options = {"steps": 5, "shift": -1.5, "distort": False}
-    assert vars(parser.parse_args(program_options(options))) == options
+    assert vars(parser.parse_args(to_cli_args(options))) == options
 
 
 @pytest.mark.parametrize(
     "options, words",
     [
-        (["train_steps"], "must be a dictionary, such as deeptrain_training"),
+        (["train_steps"], "must be a dictionary, such as deeptrain_training_options"),
         ({"--train-steps": 1}, "'--train-steps' is no name of an option"),
         ({3: 1}, "3 is no name of an option"),
         ({"a_b": 1, "a-b": 2}, "a_b and a-b are the same option"),
@@ -56,15 +56,15 @@ def test_argparse_reads_back_what_was_said():
 )
 def test_options_that_cannot_be_said(options, words):
     with pytest.raises(AnsibleFilterError, match=words):
-        program_options(options)
+        to_cli_args(options)
 
 
 @pytest.mark.parametrize("options", [["planted"], {"a": {"b": "planted"}}, {"a": ["planted,b"]}, {"a": [["planted"]]}])
 def test_no_value_is_in_a_message(options):
     with pytest.raises(AnsibleFilterError) as raised:
-        program_options(options)
+        to_cli_args(options)
     assert "planted" not in str(raised.value)
 
 
 def test_it_is_offered_by_its_name():
-    assert FilterModule().filters() == {"program_options": program_options}
+    assert FilterModule().filters() == {"to_cli_args": to_cli_args}

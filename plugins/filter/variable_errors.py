@@ -21,7 +21,7 @@ from jinja2.exceptions import UndefinedError
 ROLES = pathlib.Path(__file__).parents[2] / "roles"
 # The role that owns the shared variables.
 SETTINGS = "deeptrain"
-# How similar a name must be to a known one: a prefix such as runtime_ may be that of somebody else's variables.
+# Minimum similarity of an unknown name to a known one. Variables of other collections may begin with runtime_ and the like.
 SIMILAR, SIMILAR_SETTING = 0.9, 0.8
 # Former names that are not those of a role's copy of a setting.
 RENAMED = {
@@ -52,7 +52,6 @@ RENAMED = {
     "tensorflow_chief_no_progress_seconds": "tensorflow_no_progress_seconds",
     "tensorflow_chief_target": "deeptrain_export_url",
     "tensorflow_chief_timeout": "tensorflow_timeout",
-    "tensorflow_command": "deeptrain_command",
 }
 COPY = re.compile(
     r"(?:data_staging|deadline|model_export|preflight|runtime|tensorflow|tensorflow_chief)"
@@ -94,7 +93,7 @@ def _is_setting(name):
 
 def _name_error(name, known):
     """Return what is wrong with an unknown name, or None."""
-    if (copy := COPY.fullmatch(name)) and name not in RENAMED:
+    if copy := COPY.fullmatch(name):
         return f"{name} does not exist: write {SETTINGS}_{copy[1]}"
     if COPIES.fullmatch(name):
         return f"{name} does not exist: write {SETTINGS}_s3_endpoint_url, {SETTINGS}_s3_access_key_id and so on"

@@ -654,7 +654,7 @@ def test_check_refuses_options_of_the_collections_program(make_job, s3_server, a
         check(make_job(config, {"command": [*program, *arguments]}))
     with pytest.raises(BadInput, match="has help"):
         check(make_job(config, {"command": [*program, "--help"]}))
-    # Those of a program of somebody else are its own.
+    # Options of other programs are not validated.
     check(make_job(config, {"command": ["python", "-m", "theirs", *arguments]}))
     check(make_job(config, {"command": [*program, "--train-steps", "5"]}))
 

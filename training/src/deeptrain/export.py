@@ -239,9 +239,8 @@ def export_saved(job: Job) -> None:
     """
     url, namenode_url = job.settings["checkpoints_url"], job.settings.get("namenode_url")
     directory, model = Intact(url, namenode_url), Intact(url.rpartition("/")[0], namenode_url)
-    found, lost = checkpoint.find(directory), sorted(filter(checkpoint.is_saved, model.damaged()))
-    if found is None:
-        found = next(checkpoint.find_all(directory), None)
+    found = checkpoint.find(directory) or next(checkpoint.find_all(directory), None)
+    lost = sorted(filter(checkpoint.is_saved, model.damaged()))
     others = [name for name in model.files() if checkpoint.is_saved(name) and not name.endswith(checkpoint.PART) and not (found and _is_of(found, name))]
     if lost:
         missing = f"HDFS has lost blocks of {', '.join(lost)} in {model.url}: start the DataNodes that have them"

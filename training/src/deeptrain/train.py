@@ -599,7 +599,6 @@ def attempt(job: Job, wait: Wait, mark: Mark) -> Outcome:
     model = Intact(job.config["model_url"], settings.get("namenode_url"))
     export_dir = Path(settings["export_dir"])
     # What makes room comes first.
-    job.remove_scratch()
     caches.remove_stale(Path(settings["cache_dir"]), job.config["model_url"])
     wait.for_room()
     wait.until("wait for another chief", mark.claim)
@@ -634,6 +633,7 @@ def patience(job: Job) -> float:
 
 def train(job: Job) -> Outcome:
     """Trains, by the job's ``command``, ``data_url`` and ``model_url``."""
+    job.remove_scratch()
     wait = Wait(job, WAIT_FACTOR * patience(job))
     wait.retry_full(lambda: caches.use(Path(job.settings["cache_dir"])))
     with wait.retry_full(lambda: Mark(job)) as mark:

@@ -72,6 +72,7 @@ def test_a_value_from_a_vault_is_text_and_is_not_shown():
         ("deeptrain_s3", {}, "is derived from other settings"),
         ("deeptrain_qzx", 1, "ansible-doc -t role deeptrain.cluster.deeptrain lists the settings"),
         ("deadline_state_dir", "/x", "write deeptrain_state_dir"),
+        ("tensorflow_command", ["x"], "write deeptrain_command"),
         ("tensorflow_chief_command", 1, "tensorflow_chief_command is int, not a list"),
         ("model_export_target", "s3://x/y", "write deeptrain_export_url"),
         ("tensorflow_chief_checkpoint_minutes", 1, "write tensorflow_checkpoint_minutes"),

@@ -128,7 +128,7 @@ class ActionModule(ActionBase):
                 message = f"{look['unit']} is not done after {timeout} s, and goes on: start this again to attach to it"
                 return {**look, "failed": True, "msg": message}
             time.sleep(min(self._args["poll"], max(FIRST_POLL, POLL_SHARE * (time.monotonic() - began))))
-            # Killed, a playbook leaves its workers behind, and to look is to watch, which puts a deadline off.
+            # A killed playbook leaves its worker processes behind, and each of their polls would renew the lease.
             if os.getppid() != playbook:
                 return {**look, "failed": True, "msg": f"the playbook that waits for {look['unit']} is gone"}
             look = self._look_again(look["progress_offset"])

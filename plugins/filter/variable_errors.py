@@ -27,12 +27,12 @@ SIMILAR, SIMILAR_SETTING = 0.9, 0.8
 RENAMED = {
     "deeptrain_cluster": "im_cluster_name",
     "deeptrain_cluster_id": "hadoop_cluster_id",
-    "deeptrain_runtime_ready": "runtime_ready",
+    "deeptrain_runtime_ready": "node_ready",
     "deeptrain_training": "deeptrain_training_options",
     "deeptrain_transient": "deeptrain_destroy_after_export",
     "data_staging_source": "deeptrain_data_url",
-    "deadline_hours": "deeptrain_deadline_hours",
-    "deadline_max_hours": "deeptrain_deadline_max_hours",
+    "deadline_hours": "deeptrain_autostop_hours",
+    "deadline_max_hours": "deeptrain_autostop_max_hours",
     "firewall_enabled": "deeptrain_firewall",
     "firewall_ssh_sources": "deeptrain_ssh_sources",
     "hadoop_home_user": "deeptrain_user",
@@ -53,6 +53,8 @@ RENAMED = {
     "tensorflow_chief_target": "deeptrain_export_url",
     "tensorflow_chief_timeout": "tensorflow_timeout",
 }
+# Former prefixes of names whose rest is unchanged.
+RENAMED_PREFIXES = {"deadline_": "autostop_", "deeptrain_deadline_": "deeptrain_autostop_", "runtime_": "node_"}
 COPY = re.compile(
     r"(?:data_staging|deadline|model_export|preflight|runtime|tensorflow|tensorflow_chief)"
     r"_(run|user|home|state_dir|cache_dir|overwrite|replace_export|data_dir|command)"
@@ -99,6 +101,9 @@ def _name_error(name, known):
         return f"{name} does not exist: write {SETTINGS}_s3_endpoint_url, {SETTINGS}_s3_access_key_id and so on"
     if name in RENAMED:
         return f"{name} does not exist: write {RENAMED[name]}"
+    for former, prefix in RENAMED_PREFIXES.items():
+        if name.startswith(former) and (present := prefix + name.removeprefix(former)) in known:
+            return f"{name} does not exist: write {present}"
     similar = difflib.get_close_matches(name, known, 1, SIMILAR_SETTING if _is_setting(name) else SIMILAR)
     if similar:
         return f"{name} does not exist: write {similar[0]}"

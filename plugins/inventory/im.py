@@ -103,7 +103,7 @@ from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.display import Display
 from ansible.utils.unsafe_proxy import wrap_var
-from ansible_collections.deeptrain.cluster.plugins.module_utils.im import Gone, ImError, client, radl_name, radl_public_systems
+from ansible_collections.deeptrain.cluster.plugins.module_utils.im import ImError, NotFound, client, radl_name, radl_public_systems
 
 display = Display()
 
@@ -290,7 +290,7 @@ def _if_there(call, *arguments):
     """Return what a call gives; None when what it asks for was destroyed since it was listed."""
     try:
         return call(*arguments)
-    except Gone:
+    except NotFound:
         return None
 
 

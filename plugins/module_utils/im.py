@@ -70,24 +70,24 @@ _SECRET = re.compile(
 class ImError(Exception):
     """A call failed; the message has the Infrastructure Manager's own words and the fix.
 
-    `code` is the HTTP status, or None where no answer came. `lost` says that the call may have been carried out
-    all the same, `unavailable` that the server may answer later.
+    `code` is the HTTP status, or None where no answer came. `outcome_unknown` says that the
+    server may have carried out the call all the same, `unavailable` that it may answer later.
     """
 
-    def __init__(self, message, code=None, lost=False, unavailable=False):
+    def __init__(self, message, code=None, outcome_unknown=False, unavailable=False):
         super().__init__(message)
         self.code = code
-        self.lost = lost
+        self.outcome_unknown = outcome_unknown
         self.unavailable = unavailable
 
     @property
-    def passing(self):
-        """Whether another look may go better."""
-        return self.lost or self.code is None
+    def transient(self):
+        """Whether a later call may succeed."""
+        return self.outcome_unknown or self.code is None
 
 
-class Gone(ImError):
-    """There is no such infrastructure or VM, or not any more."""
+class NotFound(ImError):
+    """The infrastructure or VM does not exist, or no longer."""
 
 
 def _age(infrastructure):
@@ -366,7 +366,7 @@ class Im:
         """Return all VMs as describe_vm() does, the oldest first, without those removed meanwhile."""
         found = []
         for vm in self.vms(infrastructure):
-            with contextlib.suppress(Gone):
+            with contextlib.suppress(NotFound):
                 found.append(self.vm(infrastructure, vm))
         return found
 
@@ -388,7 +388,7 @@ class Im:
             empty = []
             for infrastructure in left:
                 # It may have been destroyed since it was listed.
-                with contextlib.suppress(Gone):
+                with contextlib.suppress(NotFound):
                     text = self.radl(infrastructure)
                     if not text.strip():
                         empty.append(infrastructure)
@@ -415,13 +415,13 @@ class Im:
         """Return those with neither RADL nor VMs, as each is for a moment, and for ever when the server ends then."""
         unfinished = []
         for infrastructure in infrastructures:
-            with contextlib.suppress(Gone):
+            with contextlib.suppress(NotFound):
                 state = self.state(infrastructure)
                 if state["state"] == "pending" and not state["vm_states"] and not self.radl(infrastructure).strip():
                     unfinished.append(infrastructure)
         return unfinished
 
-    def making(self, infrastructure):
+    def vm_creation(self, infrastructure):
         """Return the VMs, whether some are being made, and those that the server was ended while it made them.
 
         These it has from its database, where one counts as failed that was not configured yet.
@@ -476,14 +476,14 @@ class Im:
         """Return the ids at the ends of the URIs of an answer."""
         items = self._value("uri-list", list, method, path, body, media_type)
         if not all(isinstance(item, dict) and isinstance(item.get("uri"), str) for item in items):
-            raise ImError(self._foreign("a URI is missing"), lost=method != "GET")
+            raise ImError(self._foreign("a URI is missing"), outcome_unknown=method != "GET")
         return [_last(item["uri"]) for item in items]
 
     def _value(self, key, kind, method, path, body=None, media_type=RADL, **parameters):
         """Return what an answer has under a key."""
         value = self._json(method, path, body, media_type, **parameters).get(key)
         if not isinstance(value, kind):
-            raise ImError(self._foreign(f"its answer has no {key}"), lost=method != "GET")
+            raise ImError(self._foreign(f"its answer has no {key}"), outcome_unknown=method != "GET")
         return value
 
     def _json(self, method, path, body=None, media_type=RADL, **parameters):
@@ -492,9 +492,9 @@ class Im:
             document = json.loads(answer)
         except ValueError:
             # What a POST was answered with cannot be read, so nobody knows whether it was carried out.
-            raise ImError(self._foreign("its answer is no JSON"), lost=method != "GET") from None
+            raise ImError(self._foreign("its answer is no JSON"), outcome_unknown=method != "GET") from None
         if not isinstance(document, dict):
-            raise ImError(self._foreign("its answer is no JSON object"), lost=method != "GET")
+            raise ImError(self._foreign("its answer is no JSON object"), outcome_unknown=method != "GET")
         return document
 
     def _call(self, method, path, body=None, media_type=RADL, **parameters):
@@ -541,7 +541,7 @@ class Im:
             words = "its words were cut off"
         # After these the call may be under way all the same.
         lost = error.code >= 500
-        kind = Gone if error.code == 404 else ImError
+        kind = NotFound if error.code == 404 else ImError
         unavailable = error.code in _UNAVAILABLE
         return kind(f"{self.url} answers {method} {path} with {error.code}: {words.rstrip('. ')}.{_fix(error.code)}", error.code, lost, unavailable)
 
@@ -554,7 +554,7 @@ class Im:
         # Nobody took these calls.
         refused = isinstance(error, URLError) and isinstance(reason, (ConnectionRefusedError, socket.gaierror))
         message = f"no answer from {self.url} to {method} ({reason or type(error).__name__}): see that the Infrastructure Manager runs there"
-        return ImError(self.scrub(message), lost=not refused, unavailable=True)
+        return ImError(self.scrub(message), outcome_unknown=not refused, unavailable=True)
 
     def _foreign(self, what):
         return f"{self.url} does not answer as an Infrastructure Manager ({what}): set url to its REST address, https://HOST:8800"

@@ -12,8 +12,8 @@ from collections import Counter
 from ansible.module_utils.basic import env_fallback
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
     ENDED,
-    Gone,
     ImError,
+    NotFound,
     client,
     radl_name,
     radl_secrets,
@@ -42,11 +42,11 @@ LOST_SECONDS = 12
 RETRY_SECONDS = 1
 
 
-class TimeIsOver(ImError):
+class TimedOut(ImError):
     """What was waited for did not come in time."""
 
 
-class BrokenOff(ImError):
+class Interrupted(ImError):
     """The server was ended while it made VMs, and does not go on with them."""
 
 
@@ -102,8 +102,8 @@ def _scrubbed(im, value):
     return im.scrub(value) if isinstance(value, str) else value
 
 
-def looks(timeout, poll, slowing=10):
-    """Yield once a look, each `poll` s at first and then up to `slowing` times as seldom; the last time with False, when the time is over."""
+def polls(timeout, poll, slowing=10):
+    """Yield True for each poll, every `poll` s at first and up to `slowing` times less often later; yield False for the last one, after the timeout."""
     end = time.monotonic() + timeout
     slowest = slowing * poll
     while time.monotonic() < end:
@@ -113,10 +113,10 @@ def looks(timeout, poll, slowing=10):
     yield False
 
 
-def carry_out(im, call, done=lambda: False, pause=0):
-    """Make a call; after an answer that was lost, check for `pause` seconds whether it is done, and make it again.
+def retry_while_unavailable(im, call, done=lambda: False, pause=0):
+    """Make a call. While the server is unavailable, check for `pause` seconds whether the call was carried out, then retry it.
 
-    That ends with the error after the seconds that the Infrastructure Manager may be unavailable.
+    Raises the last error after the seconds for which the Infrastructure Manager may be unavailable.
     """
     end = time.monotonic() + im.unavailable_timeout
     while True:
@@ -125,48 +125,48 @@ def carry_out(im, call, done=lambda: False, pause=0):
         except ImError as error:
             if not error.unavailable or time.monotonic() >= end:
                 raise
-        for _poll in looks(max(pause, RETRY_SECONDS), RETRY_SECONDS, slowing=1):
+        for _poll in polls(max(pause, RETRY_SECONDS), RETRY_SECONDS, slowing=1):
             with contextlib.suppress(ImError):
                 if done():
                     return None
 
 
-class Making:
-    """Tells whether a server goes on making an infrastructure's VMs; `whole` says of VMs, none of them left, that they are all."""
+class VmCreation:
+    """Whether the server is still creating an infrastructure's VMs; `whole` tells of VMs, none of them orphaned, whether they are all."""
 
     def __init__(self, im, infrastructure, whole=bool):
         self.im, self.infrastructure, self.whole = im, infrastructure, whole
         self.since = None
 
-    def look(self):
-        """Return the VMs, and those left that nobody goes on making; None as long as somebody may go on."""
-        vms, making, left = self.im.making(self.infrastructure)
-        if making:
+    def poll(self):
+        """Return the VMs and the orphaned ones, whose creation was interrupted; None while a server may still be creating VMs."""
+        vms, creating, orphaned = self.im.vm_creation(self.infrastructure)
+        if creating:
             self.since = None
             return None
-        if not left and self.whole(vms):
-            return vms, left
-        # Another server of the same database may be making them.
+        if not orphaned and self.whole(vms):
+            return vms, orphaned
+        # Another server with the same database may be creating them.
         self.since = self.since or time.monotonic()
-        return (vms, left) if time.monotonic() - self.since >= BEGIN_SECONDS else None
+        return (vms, orphaned) if time.monotonic() - self.since >= BEGIN_SECONDS else None
 
 
 def wait_for(im, infrastructure, wanted, timeout, poll, say=lambda line: None):
     """Wait until the infrastructure's state is one of those wanted; `say` each change of what is seen.
 
-    An Infrastructure Manager that does not answer for a while is asked again. Raises TimeIsOver, BrokenOff, or ImError
+    An Infrastructure Manager that does not answer for a while is asked again. Raises TimedOut, Interrupted, or ImError
     when the infrastructure vanishes, or ends in another state, with the states of its VMs and the end of its
     contextualization.
     """
-    said, making = None, Making(im, infrastructure)
-    for more in looks(timeout, poll):
+    said, creation = None, VmCreation(im, infrastructure)
+    for more in polls(timeout, poll):
         try:
             state = im.state(infrastructure)
-            made = making.look() if state["state"] == "pending" else None
-        except Gone:
-            raise Gone(f"infrastructure {infrastructure} vanished while it was waited for: somebody destroyed it", 404) from None
+            made = creation.poll() if state["state"] == "pending" else None
+        except NotFound:
+            raise NotFound(f"infrastructure {infrastructure} vanished while it was waited for: somebody destroyed it", 404) from None
         except ImError as error:
-            if not error.passing:
+            if not error.transient:
                 raise
             seen = f"could not be seen at last ({error})"
             if seen != said:
@@ -182,13 +182,13 @@ def wait_for(im, infrastructure, wanted, timeout, poll, say=lambda line: None):
             if state["state"] in ENDED and not _changing(state):
                 raise ImError(_failure(im, infrastructure, state))
             if made and (made[1] or not made[0]):
-                raise BrokenOff(f"infrastructure {infrastructure} is {state['state']}: {_broken_off(made[1])}")
+                raise Interrupted(f"infrastructure {infrastructure} is {state['state']}: {_interrupted(made[1])}")
             seen = line
         if not more:
-            raise TimeIsOver(f"infrastructure {infrastructure} {seen}, not {' or '.join(wanted)} after {timeout} s, and goes on")
+            raise TimedOut(f"infrastructure {infrastructure} {seen}, not {' or '.join(wanted)} after {timeout} s, and goes on")
 
 
-def _broken_off(vms):
+def _interrupted(vms):
     which = f"VMs {', '.join(vms)}" if vms else "its VMs"
     return f"the Infrastructure Manager was ended while it made {which}. Run this again, which makes them"
 
@@ -212,12 +212,12 @@ def _failure(im, infrastructure, state):
     states = ", ".join(f"{vm} {of}" for vm, of in state["vm_states"].items()) or "none"
     what = f"infrastructure {infrastructure} is {state['state']} (VMs: {states})"
     try:
-        left = im.making(infrastructure)[2]
+        left = im.vm_creation(infrastructure)[2]
         contmsg = im.contmsg(infrastructure)
     except ImError as error:
         return f"{what}. Why could not be seen: {error}"
     if left:
-        return f"{what}: {_broken_off(left)}"
+        return f"{what}: {_interrupted(left)}"
     if _ended(state):
         which = ", ".join(_ended(state))
         return f"{what}. VMs {which} were ended in their cloud, or stopped there: start them, or remove them with im_vm and run this again"

@@ -71,7 +71,7 @@ options:
     type: int
     default: 3600
   poll:
-    description: How long to wait at first between two looks, in seconds. It grows to ten times that.
+    description: How long to wait at first between two polls, in seconds. It grows to ten times that.
     type: float
     default: 3
   progress_file:
@@ -228,8 +228,8 @@ from ansible.module_utils.common.yaml import HAS_YAML, yaml_load
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
     RADL,
     TOSCA,
-    Gone,
     ImError,
+    NotFound,
     radl_counts,
     radl_deploying,
     radl_name,
@@ -239,14 +239,14 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import (
     CONNECTION,
     LOST_SECONDS,
-    BrokenOff,
-    Making,
-    TimeIsOver,
-    carry_out,
+    Interrupted,
+    TimedOut,
+    VmCreation,
     choose,
     connect,
     describe,
-    looks,
+    polls,
+    retry_while_unavailable,
     wait_for,
 )
 
@@ -286,13 +286,13 @@ class Infrastructure:
             # A deletion that was interrupted is under way still, and may fail.
             if not self.params["infrastructure_id"]:
                 self.all += im.find(self.name, deleting=True)
-            self.deleting = [infrastructure for infrastructure in self.all if self.is_leaving(infrastructure)]
+            self.deleting = [infrastructure for infrastructure in self.all if self.is_being_destroyed(infrastructure)]
 
-    def is_leaving(self, infrastructure):
+    def is_being_destroyed(self, infrastructure):
         """Return whether an infrastructure is being deleted, or is gone."""
         try:
             return self.im.state(infrastructure)["state"] == "deleting"
-        except Gone:
+        except NotFound:
             return True
 
     def document(self):
@@ -350,12 +350,12 @@ class Infrastructure:
 
         An infrastructure that has no others is destroyed. None means that they are being made, and not to be waited for.
         """
-        making = Making(self.im, self.id)
-        for more in self.looks():
+        creation = VmCreation(self.im, self.id)
+        for more in self.polls():
             try:
-                made = making.look()
+                made = creation.poll()
             except ImError as error:
-                if not more or not error.passing:
+                if not more or not error.transient:
                     raise
                 continue
             if made is None:
@@ -367,10 +367,10 @@ class Infrastructure:
                 raise ImError(f"infrastructure {self.id} has no VMs, and nobody makes any: destroy it, and create it by its name")
             if self.cleared():
                 return None
-            making = Making(self.im, self.id)
+            creation = VmCreation(self.im, self.id)
         if not self.params["wait"]:
             return None
-        raise TimeIsOver(f"infrastructure {self.id} is still getting VMs after {self.params['wait_timeout']} s: run this again later")
+        raise TimedOut(f"infrastructure {self.id} is still getting VMs after {self.params['wait_timeout']} s: run this again later")
 
     def cleared(self):
         """Destroy an infrastructure all of whose VMs nobody goes on making; return whether that could be done."""
@@ -381,14 +381,14 @@ class Infrastructure:
             if error.code == 409:
                 return False
             raise
-        self.wait_until_gone(self.id)
+        self.wait_until_destroyed(self.id)
         self.module.warn(f"infrastructure {self.id} was broken off, and is made again: see that its cloud has no VM of the first one")
         self.id = None
         return True
 
-    def looks(self):
+    def polls(self):
         """Return the looks of a wait; one where the user does not want to wait."""
-        return looks(self.params["wait_timeout"] if self.params["wait"] else 0, self.params["poll"])
+        return polls(self.params["wait_timeout"] if self.params["wait"] else 0, self.params["poll"])
 
     def create(self):
         """Create it; return whether anything changed, and the numbers of VMs before and after."""
@@ -407,7 +407,7 @@ class Infrastructure:
         try:
             self.id = self.created = self.im.create(self.text, self.media_type)
         except ImError as error:
-            if not error.lost:
+            if not error.outcome_unknown:
                 raise
             self.find_lost(error, before)
         if self.agree() != self.created:
@@ -444,14 +444,14 @@ class Infrastructure:
             nameless = new if nameless is None else nameless & new
         for rest in nameless or () if error.code is None else ():
             self.send_destroy(rest)
-        raise ImError(f"{what}. {seen}", error.code, lost=True)
+        raise ImError(f"{what}. {seen}", error.code, outcome_unknown=True)
 
     def polls_when_available(self):
         """Return the polls of some seconds from the server's first answer, and one where it does not answer."""
         with contextlib.suppress(ImError):
             self.im.infrastructures()
-            return looks(LOST_SECONDS, LOST_SECONDS / 10, slowing=1)
-        return looks(0, 0)
+            return polls(LOST_SECONDS, LOST_SECONDS / 10, slowing=1)
+        return polls(0, 0)
 
     def agree(self):
         """Return the id of the infrastructure that is kept of those that several controllers created at once.
@@ -479,18 +479,18 @@ class Infrastructure:
 
     def withdraw(self, infrastructure):
         """Destroy an infrastructure whose VMs may be about to be made: before that, the server would make them all the same, and not know them."""
-        making = Making(self.im, infrastructure)
-        for _poll in looks(self.params["wait_timeout"], self.params["poll"]):
+        creation = VmCreation(self.im, infrastructure)
+        for _poll in polls(self.params["wait_timeout"], self.params["poll"]):
             try:
-                if making.look():
+                if creation.poll():
                     break
-            except Gone:
+            except NotFound:
                 return
             except ImError as error:
-                if not error.passing:
+                if not error.transient:
                     raise
         self.destroy(infrastructure, seconds=self.params["wait_timeout"])
-        self.wait_until_gone(infrastructure)
+        self.wait_until_destroyed(infrastructure)
 
     def resize(self, left):
         """Bring the number of VMs to the RADL's, without those left; return whether anything changed, and the numbers before and after."""
@@ -523,7 +523,7 @@ class Infrastructure:
             if rest():
                 self.im.remove_vms(self.id, rest(), context)
 
-        carry_out(self.im, call, lambda: not rest(), LOST_SECONDS)
+        retry_while_unavailable(self.im, call, lambda: not rest(), LOST_SECONDS)
 
     def there(self, without=()):
         """Return ids and host names of the VMs by system, the oldest first."""
@@ -550,21 +550,21 @@ class Infrastructure:
             missing = missing_vms(self.there(), after)
             if not missing:
                 return
-        raise ImError(f"{lost}. VMs are missing ({missing}): run this again, which counts them first", lost=True)
+        raise ImError(f"{lost}. VMs are missing ({missing}): run this again, which counts them first", outcome_unknown=True)
 
     def wait_until_made(self, after):
         """Wait until no VMs are being made; return those that nobody goes on making."""
-        making = Making(self.im, self.id, lambda vms: len(vms) == sum(after.values()))
-        for _poll in looks(self.params["wait_timeout"], self.params["poll"]):
+        creation = VmCreation(self.im, self.id, lambda vms: len(vms) == sum(after.values()))
+        for _poll in polls(self.params["wait_timeout"], self.params["poll"]):
             try:
-                made = making.look()
+                made = creation.poll()
             except ImError as error:
-                if not error.passing:
+                if not error.transient:
                     raise
                 continue
             if made:
                 return made[1]
-        raise TimeIsOver(f"infrastructure {self.id} is still getting VMs after {self.params['wait_timeout']} s: run this again later")
+        raise TimedOut(f"infrastructure {self.id} is still getting VMs after {self.params['wait_timeout']} s: run this again later")
 
     def remove_doubled(self, added, after):
         """Remove those of the VMs just added that are too many, since another controller has added as many before them."""
@@ -593,19 +593,19 @@ class Infrastructure:
 
     def send_destroy(self, infrastructure, force=False):
         """Start to destroy an infrastructure, again after an answer that was lost."""
-        with contextlib.suppress(Gone):
-            carry_out(self.im, lambda: self.im.destroy(infrastructure, force), lambda: infrastructure not in self.im.infrastructures())
+        with contextlib.suppress(NotFound):
+            retry_while_unavailable(self.im, lambda: self.im.destroy(infrastructure, force), lambda: infrastructure not in self.im.infrastructures())
 
     def destroy(self, infrastructure, force=False, seconds=None):
         """Start to destroy an infrastructure: later when VMs are just being added, and again when it failed in the server."""
         lost = 0
-        for more in self.looks() if seconds is None else looks(seconds, self.params["poll"]):
+        for more in self.polls() if seconds is None else polls(seconds, self.params["poll"]):
             try:
                 self.send_destroy(infrastructure, force)
                 return
             except ImError as error:
-                lost += error.passing
-                if not more or lost == TRIES or not error.passing and error.code != 409:
+                lost += error.transient
+                if not more or lost == TRIES or not error.transient and error.code != 409:
                     raise
 
     def operate(self, operation, end):
@@ -623,7 +623,7 @@ class Infrastructure:
         if before <= here:
             return False, {}, {}
         if not self.module.check_mode:
-            carry_out(self.im, lambda: self.im.operate(self.id, operation), done, LOST_SECONDS)
+            retry_while_unavailable(self.im, lambda: self.im.operate(self.id, operation), done, LOST_SECONDS)
         return True, {"vms": sorted(before)}, {"vms": [end]}
 
     def reconfigure(self):
@@ -631,7 +631,7 @@ class Infrastructure:
         before = {"state": self.im.state(self.id)["state"]}
         if not self.module.check_mode:
             text = self.text if self.media_type == RADL and self.text else ""
-            carry_out(self.im, lambda: self.im.reconfigure(self.id, text))
+            retry_while_unavailable(self.im, lambda: self.im.reconfigure(self.id, text))
         return True, before, {"state": "configured"}
 
     def require(self):
@@ -656,19 +656,19 @@ class Infrastructure:
             raise ImError(f"{late}. It could not be destroyed: {error}") from None
         raise ImError(f"{late.args[0].removesuffix(', and goes on')}, and is destroyed")
 
-    def wait_until_gone(self, infrastructure):
+    def wait_until_destroyed(self, infrastructure):
         """Wait until an infrastructure is destroyed."""
         tries, since = 1, None
-        for _look in looks(self.params["wait_timeout"], self.params["poll"]):
+        for _poll in polls(self.params["wait_timeout"], self.params["poll"]):
             try:
                 # For its state, the server may have an answer even when it is listed no more.
                 if infrastructure not in self.im.infrastructures():
                     return
                 state = self.im.state(infrastructure)["state"]
-            except Gone:
+            except NotFound:
                 return
             except ImError as error:
-                if not error.passing:
+                if not error.transient:
                     raise
                 continue
             since = None if state == "deleting" else since or time.monotonic()
@@ -680,7 +680,7 @@ class Infrastructure:
                 raise ImError(f"infrastructure {infrastructure} could not be destroyed and is {state}: see the Infrastructure Manager's log, or set force")
             tries, since = tries + 1, None
             self.destroy(infrastructure, self.params["force"])
-        raise TimeIsOver(f"infrastructure {infrastructure} is not gone after {self.params['wait_timeout']} s: see its VMs, or set force")
+        raise TimedOut(f"infrastructure {infrastructure} is not gone after {self.params['wait_timeout']} s: see its VMs, or set force")
 
 
 def missing_vms(there, after):
@@ -733,11 +733,11 @@ def wait_for_it(it):
     for attempt in range(1, TRIES + 1):
         try:
             it.wait(ENDS[it.params["state"]])
-        except BrokenOff:
+        except Interrupted:
             if not it.created or attempt == TRIES or not it.cleared():
                 raise
             it.create()
-        except Gone:
+        except NotFound:
             if not it.created or attempt == TRIES or not it.im.find(it.name):
                 raise
             it.agree()
@@ -754,14 +754,14 @@ def finish(module, it, changed):
     if state == "absent":
         if module.params["wait"] and not module.check_mode:
             for infrastructure in it.all:
-                it.wait_until_gone(infrastructure)
+                it.wait_until_destroyed(infrastructure)
         return {"state": "absent", "infrastructure_ids": it.all}
     if module.check_mode or it.id is None:
         return {}
     if module.params["wait"] and (changed or state == "present" and it.im.state(it.id)["state"] != "stopped"):
         try:
             wait_for_it(it)
-        except TimeIsOver as error:
+        except TimedOut as error:
             if it.created and it.created == it.id and module.params["on_timeout"] == "destroy":
                 it.give_up(error)
             raise

@@ -67,8 +67,8 @@ import contextlib
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
-    Gone,
     ImError,
+    NotFound,
     radl_masked,
 )
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import (
@@ -84,7 +84,7 @@ def list_all(im):
     found = []
     for infrastructure in im.infrastructures():
         # It may have been destroyed since it was listed.
-        with contextlib.suppress(Gone):
+        with contextlib.suppress(NotFound):
             found.append({"infrastructure_id": infrastructure, "name": im.name(infrastructure), "state": im.state(infrastructure)["state"]})
     return found
 

@@ -48,7 +48,7 @@ options:
     type: int
     default: 600
   poll:
-    description: How long to wait at first between two looks, in seconds. It grows to ten times that.
+    description: How long to wait at first between two polls, in seconds. It grows to ten times that.
     type: float
     default: 3
 attributes:
@@ -95,10 +95,10 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import
     CONNECTION,
     LOST_SECONDS,
     SECRETS,
-    carry_out,
     choose,
     connect,
-    looks,
+    polls,
+    retry_while_unavailable,
 )
 
 RUNNING = ("running", "configured", "unconfigured")
@@ -160,20 +160,20 @@ def change(vm, waiting):
         if wanted == "rebooted":
             vm.change()
         else:
-            carry_out(vm.im, vm.change, lambda: vm.fits() if wanted == "resized" else vm.state() in ENDS[wanted], LOST_SECONDS)
+            retry_while_unavailable(vm.im, vm.change, lambda: vm.fits() if wanted == "resized" else vm.state() in ENDS[wanted], LOST_SECONDS)
     except ImError as error:
         told = waiting and wanted in ("started", "stopped", "absent")
-        if not (error.lost and told or error.code == 404 and wanted == "absent"):
+        if not (error.outcome_unknown and told or error.code == 404 and wanted == "absent"):
             raise
 
 
 def wait(vm, wanted):
     """Wait for one of the states, or raise ImError."""
-    for _look in looks(vm.params["wait_timeout"], vm.params["poll"]):
+    for _poll in polls(vm.params["wait_timeout"], vm.params["poll"]):
         try:
             state = vm.state()
         except ImError as error:
-            if not error.passing:
+            if not error.transient:
                 raise
             state = f"not to be seen ({error})"
         if state in wanted:

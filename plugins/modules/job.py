@@ -7,13 +7,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: job
-short_description: Starts, watches and stops a long job on a node
+short_description: Starts, monitors and stops a long job on a node
 version_added: 0.1.0
 description:
   - A job is an instance of the systemd unit C(deeptrain-KIND@RUN.service) that works in a directory of its own,
     C(STATE_DIR/runs/RUN/KIND). There it finds its configuration and leaves its progress and its result.
   - The job needs no controller. When the controller goes away the job goes on, and the same task attaches to it.
-  - Each look, but for one in check mode, renews the deadline of a node on which role P(deeptrain.cluster.deadline#role) has armed one.
+  - Each call, except in check mode, renews the lease of a node on which role P(deeptrain.cluster.autostop#role) has created one.
   - The same run and kind with another configuration is refused with the difference. A job that is not there or has
     failed is started, one that is running is attached to, and one that is done is left as it is.
 author: The deeptrain.cluster authors (@deeptrain)
@@ -45,7 +45,7 @@ options:
       - V(armed) leaves configuration and credentials for something else to start it, such as another unit's success.
         It refuses just as V(started) does.
       - V(stopped) ends it in order and waits until it has ended.
-      - V(observed) looks and changes nothing. With O(config) it tells in RV(action) what V(started) would do.
+      - V(observed) reads the state and changes nothing. With O(config) it tells in RV(action) what V(started) would do.
     type: str
     choices: [started, armed, stopped, observed]
     default: started
@@ -116,7 +116,7 @@ options:
     type: int
     default: 0
   poll:
-    description: Seconds between two looks at the job, at most; the first ones come sooner.
+    description: Seconds between two polls of the job, at most; the first ones come sooner.
     type: float
     default: 5
   progress_interval:
@@ -136,7 +136,7 @@ options:
 EXAMPLES = r"""
 - name: Bring the data from S3 to HDFS
   deeptrain.cluster.job:
-    kind: stage
+    kind: staging
     run: default
     config:
       source: s3://bucket/data
@@ -345,7 +345,7 @@ class Job:
             yield
             return
         if not os.path.isdir(self.params["state_dir"]):
-            self.module.fail_json(msg=f"There is no {self.params['state_dir']} on this node: run role deeptrain.cluster.runtime first")
+            self.module.fail_json(msg=f"There is no {self.params['state_dir']} on this node: run role deeptrain.cluster.node first")
         os.makedirs(os.path.dirname(LOCK), mode=0o700, exist_ok=True)
         handle = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
@@ -434,7 +434,7 @@ class Job:
             try:
                 uid, gid = pwd.getpwnam(user).pw_uid, grp.getgrnam(user).gr_gid
             except KeyError:
-                self.module.fail_json(msg=f"There is no user and group {user} on this node: run role deeptrain.cluster.runtime first")
+                self.module.fail_json(msg=f"There is no user and group {user} on this node: run role deeptrain.cluster.node first")
             self.make_directory(uid, gid)
             with self.directory() as handle:
                 guarded_files.write(handle, "config.json", json.dumps(self.document, indent=2, sort_keys=True) + "\n", 0o640, gid)
@@ -580,10 +580,10 @@ class Job:
 
 
 def renew(module):
-    """Tell the node's deadline, where role deadline has armed one, that somebody watches."""
+    """Renew the node's lease, where role autostop has created one."""
     if not module.check_mode:
         with contextlib.suppress(OSError):
-            os.utime(os.path.join(module.params["state_dir"], "deadline", "watched"), follow_symlinks=False)
+            os.utime(os.path.join(module.params["state_dir"], "autostop", "renewed"), follow_symlinks=False)
 
 
 def compare(job, state):

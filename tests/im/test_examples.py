@@ -170,10 +170,10 @@ def test_machine_of_the_size_asked_for(render):
 
 def test_credentials_are_carried_only_when_let(render):
     secret = {"AWS_ACCESS_KEY_ID": "planted-id", "AWS_SECRET_ACCESS_KEY": "planted-key"}
-    given = {**JOB, "im_cluster_mode": "im", "deeptrain_s3_session_token": "planted-token", "deadline_im_credentials": [{"token": "planted-x"}]}
+    given = {**JOB, "im_cluster_mode": "im", "deeptrain_s3_session_token": "planted-token", "autostop_im_credentials": [{"token": "planted-x"}]}
     assert "planted" not in render(given, **secret)
     assert {name: value for name, value in carried(render({**given, "im_cluster_embed_credentials": True}, **secret)).items() if "planted" in str(value)} == {
-        "deadline_im_credentials": [{"token": "planted-x"}],
+        "autostop_im_credentials": [{"token": "planted-x"}],
         "deeptrain_s3_access_key_id": "planted-id",
         "deeptrain_s3_secret_access_key": "planted-key",
         "deeptrain_s3_session_token": "planted-token",
@@ -188,7 +188,7 @@ def test_values_from_a_vault(tmp_path, programs):
     key = "-----BEGIN KEY-----\nplanted\n-----END KEY-----\n"
     given = {"deeptrain_s3_secret_access_key": "planted: 'one'", "key": key, "word": "planted-word", "proxy": "http://planted:x@proxy:1"}
     texts = [subprocess.run([*vault, name, value], check=True, capture_output=True, text=True).stdout for name, value in given.items()]
-    nested = {"deeptrain_training_options": {"api_key": "{{ word }}"}, "deadline_im_credentials": [{"type": "Dummy", "password": "{{ word }}"}]}
+    nested = {"deeptrain_training_options": {"api_key": "{{ word }}"}, "autostop_im_credentials": [{"type": "Dummy", "password": "{{ word }}"}]}
     others = {**JOB, "im_cluster_cloud": "EC2", "im_cluster_node": IMAGE, "im_cluster_mode": "im", "im_cluster_embed_credentials": True, **nested}
     # For an option of a role that is a text, ansible-core 2.16 itself refuses a value from a vault that no other variable has.
     others["im_cluster_private_key"] = "{{ key }}"
@@ -204,7 +204,7 @@ def test_values_from_a_vault(tmp_path, programs):
     assert "$ANSIBLE_VAULT" not in text
     assert carried(text)["deeptrain_s3_secret_access_key"] == given["deeptrain_s3_secret_access_key"]
     assert carried(text)["deeptrain_training_options"] == {"api_key": "planted-word"}
-    assert carried(text)["deadline_im_credentials"] == [{"type": "Dummy", "password": "planted-word"}]
+    assert carried(text)["autostop_im_credentials"] == [{"type": "Dummy", "password": "planted-word"}]
     assert f"private_key = '{key}'" in text
     check = tmp_path / "check.yml"
     filters = ["{'key': word, 'list': [word, 1]} | deeptrain.cluster.to_cli_args", "{'key': {'a': word}} | deeptrain.cluster.to_cli_args",
@@ -233,8 +233,8 @@ def test_values_from_a_vault(tmp_path, programs):
         ({"im_cluster_cloud": "GCE", "im_cluster_node": {"spot": True}}, "asks no spot instances of GCE"),
         ({"im_cluster_mode": "im", "hadoop_archive": "/tmp/hadoop.tar.gz"}, "so give an http:// or https:// URL"),
         ({**JOB, "im_cluster_mode": "im", "deeptrain_ports": {"ps": 4000}}, "deeptrain_ports cannot be set in the IM-run way"),
-        ({**JOB, "im_cluster_mode": "im", "im_cluster_variables": {"deeptrain_deadline_hour": 12}}, "write deeptrain_deadline_hours"),
-        ({**JOB, "im_cluster_mode": "im", "deadline_state_dir": "/x"}, "write deeptrain_state_dir"),
+        ({**JOB, "im_cluster_mode": "im", "im_cluster_variables": {"deeptrain_autostop_hour": 12}}, "write deeptrain_autostop_hours"),
+        ({**JOB, "im_cluster_mode": "im", "autostop_state_dir": "/x"}, "write deeptrain_state_dir"),
         ({"im_cluster_format": "tosca", "im_cluster_mode": "im", **JOB}, "im_cluster_format tosca has the machines only"),
         ({"im_cluster_cloud": "DeployedNode", "im_cluster_node": {}}, "so write them in an inventory"),
         ({**JOB, "im_cluster_cloud": "DeployedNode", "im_cluster_mode": "im", "im_cluster_node": {}}, "addresses must name each host that exists"),

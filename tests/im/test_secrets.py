@@ -38,7 +38,7 @@ configure store (
 @begin
 - vars:
     deeptrain_s3_secret_access_key: planted-s3-0123456789
-    deadline_im_credentials: {{password: "planted-im-0123456789"}}
+    autostop_im_credentials: {{password: "planted-im-0123456789"}}
 @end
 )
 contextualize ()

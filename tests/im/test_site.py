@@ -38,10 +38,10 @@ DEEPTRAIN = """#!{python}
 import os, sys
 
 sys.path.insert(0, "{source}")
-from deeptrain import cli, deadline
+from deeptrain import autostop, cli
 
-deadline.Shared.__init__ = lambda self, url: None
-deadline.Shared.saved = lambda self: set(os.environ["SAVED"].split())
+autostop.Shared.__init__ = lambda self, url: None
+autostop.Shared.saved = lambda self: set(os.environ["SAVED"].split())
 sys.exit(cli.main())
 """
 STAGES = ("preflight", "firewall", "hdfs", "data", "train", "export")
@@ -242,7 +242,7 @@ def test_the_verified_infrastructure_is_destroyed_whatever_its_name(site, server
         several = site.directory / "several.im.yml"
         several.write_text("plugin: deeptrain.cluster.im\n")
         mixed = site.run(PROJECT / "playbooks/deploy.yml", several)
-        assert mixed.returncode != 0 and "its machines run without a deadline" in " ".join(mixed.stdout.split()), mixed.stdout
+        assert mixed.returncode != 0 and "its machines run without autostop" in " ".join(mixed.stdout.split()), mixed.stdout
         done = site.run(site.ending(), "inventories/im", site.inventory(), im_cluster_name="other")
         assert done.returncode == 0, done.stdout + done.stderr
         assert list(other.all().values()) == ["other"]
@@ -251,19 +251,19 @@ def test_the_verified_infrastructure_is_destroyed_whatever_its_name(site, server
 
 
 @pytest.mark.parametrize("site", ["current"], indirect=True)
-def test_a_failed_deployment_has_a_deadline(site, deployed):
-    renewal = site.directory / "deadline/watched"
+def test_a_failed_deployment_has_a_lease(site, deployed):
+    renewal = site.directory / "autostop/renewed"
     renewal.parent.mkdir()
     renewal.touch()
     os.utime(renewal, (0, 0))
     wrong = {"im_cluster_ssh_sources": ["nowhere"]}
     alone = site.run(PROJECT / "playbooks/deploy.yml", "inventories/im", site.inventory(), **wrong)
     said = " ".join(alone.stdout.split())
-    assert alone.returncode != 0 and "im_cluster_ssh_sources is" in said and "3 machines run, and new ones have no deadline" in said, alone.stdout
+    assert alone.returncode != 0 and "im_cluster_ssh_sources is" in said and "3 machines run, and new ones have no lease" in said, alone.stdout
     assert renewal.stat().st_mtime == 0
     done = site.run(PROJECT / "playbooks/site.yml", "inventories/im", site.inventory(dead=["worker-0"]), deeptrain_connect_timeout=1, **wrong)
     said = " ".join(done.stdout.split())
-    assert done.returncode != 0 and "Fix the cause and rerun" in said and said.rfind("im_cluster_ssh_sources is") > said.find("PLAY [Arm the deadline]"), (
+    assert done.returncode != 0 and "Fix the cause and rerun" in said and said.rfind("im_cluster_ssh_sources is") > said.find("PLAY [Arm autostop]"), (
         done.stdout
     )
     assert renewal.stat().st_mtime > 0 and "Check the cluster's shape, its nodes" not in said
@@ -324,13 +324,13 @@ def test_cloud_init_is_waited_for(site):
     play = {
         "hosts": "chief",
         "gather_facts": False,
-        "tasks": [{"ansible.builtin.include_role": {"name": "deeptrain.cluster.runtime", "tasks_from": "cloud_init"}}],
+        "tasks": [{"ansible.builtin.include_role": {"name": "deeptrain.cluster.node", "tasks_from": "cloud_init"}}],
     }
     program = site.directory / "cloud-init"
     for text, seconds, code in ("exit 1", LIMIT, 0), ("sleep 100", 1, 2):
         program.write_text(f"#!/bin/sh\n{text}\n")
         program.chmod(0o755)
-        done = site.run(site.playbook([play]), site.inventory(), runtime_cloud_init_timeout=seconds)
+        done = site.run(site.playbook([play]), site.inventory(), node_cloud_init_timeout=seconds)
         assert done.returncode == code, done.stdout
     assert "has not finished within 1 s" in " ".join(done.stdout.split())
 

@@ -99,7 +99,7 @@ def infrastructure(nodes) -> Iterator[Infrastructure]:
                 **{f"im_cluster_{group}": {"addresses": found} for group, found in addresses.items()},
                 hadoop_archive=f"{url}/{HADOOP.name}",
                 hadoop_archive_checksum=f"sha256:{Path(f'{HADOOP}.sha256').read_text().split()[0]}",
-                deeptrain_deadline_hours=6,
+                deeptrain_autostop_hours=6,
             ).succeeded()
             im.start()
             began = time.monotonic()

@@ -29,10 +29,10 @@ def test_every_step_succeeded(cluster, infrastructure):
     assert "Task export_chief finished successfully" in words
 
 
-def test_nodes_are_closed_and_have_a_deadline(cluster):
+def test_nodes_are_closed_and_have_a_lease(cluster):
     for node in cluster.nodes:
         assert "policy drop" in cluster.sh(node, "nft list table inet deeptrain")
-        assert cluster.sh(node, "systemctl is-active deeptrain-deadline.timer").strip() == "active"
+        assert cluster.sh(node, "systemctl is-active deeptrain-autostop.timer").strip() == "active"
 
 
 def test_servers_are_stopped_at_the_end(cluster):

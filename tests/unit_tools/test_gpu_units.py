@@ -38,5 +38,5 @@ def test_the_units_run_it_as_root_before_the_task():
     server = (ROLES / "tensorflow" / "templates" / "server.service.j2").read_text().splitlines()
     assert "ExecStartPre=-+{{ __tensorflow_load_driver }}" in server
     tasks = yaml.safe_load((ROLES / "tensorflow" / "tasks" / "train.yml").read_text())
-    service = next(task["vars"]["runtime_job_service"] for task in tasks if "runtime_job_service" in task.get("vars", {}))
+    service = next(task["vars"]["node_job_service"] for task in tasks if "node_job_service" in task.get("vars", {}))
     assert service["ExecStartPre"] == "-+{{ __tensorflow_load_driver }}"

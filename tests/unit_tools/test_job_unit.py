@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-TEMPLATE = Path(__file__).parents[2] / "roles" / "runtime" / "templates" / "job.service.j2"
+TEMPLATE = Path(__file__).parents[2] / "roles" / "node" / "templates" / "job.service.j2"
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ TEMPLATE = Path(__file__).parents[2] / "roles" / "runtime" / "templates" / "job.
 )
 def test_what_needs_no_start_does_not_start_at_boot(result, status, disabled, removed, tmp_path):
     text = TEMPLATE.read_text().replace("\\\n", " ").replace("%n", "the-unit")
-    text = text.replace("/run/deeptrain/credentials/{{ runtime_job_kind }}/%i", f"{tmp_path}/credentials")
+    text = text.replace("/run/deeptrain/credentials/{{ node_job_kind }}/%i", f"{tmp_path}/credentials")
     command = shlex.split(re.search(r"^ExecStopPost=-\+(.*)$", text, re.MULTILINE)[1])
     (tmp_path / "credentials").mkdir()
     calls = tmp_path / "calls"

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The deeptrain.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The directories of the job's and the daemons' user, in which root works, too: tasks of roles runtime and hadoop, run here."""
+"""The directories of the job's and the daemons' user, in which root works, too: tasks of roles node and hadoop, run here."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def found(file: Path, *names: str) -> list[dict]:
 
 
 def test_the_cache(run_tasks, tmp_path):
-    tasks = found(ROLES / "runtime" / "tasks" / "main.yml", "Make the directory of the job's user")
+    tasks = found(ROLES / "node" / "tasks" / "main.yml", "Make the directory of the job's user")
     cache, etc = tmp_path / "data" / "deeptrain" / "cache", tmp_path / "etc"
     variables = {"deeptrain_cache_dir": str(cache), "deeptrain_user": USER}
     done = run_tasks(tasks, variables)

@@ -21,5 +21,5 @@ def cluster() -> Cluster:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those that train other runs come late, the servers being configured for those then; those that end the nodes come last."""
-    late = ["test_bad_input", "test_faults", "test_deadline"]
+    late = ["test_bad_input", "test_faults", "test_autostop"]
     items.sort(key=lambda item: late.index(item.path.stem) if item.path.stem in late else -1)

@@ -186,24 +186,24 @@ def test_staging_is_attached_to(cluster):
         "data_staging_parallel": 1,
     }
     first = cluster.start("data", **arguments)
-    progress = f"/var/lib/deeptrain/runs/{run}/stage/progress.jsonl"
+    progress = f"/var/lib/deeptrain/runs/{run}/staging/progress.jsonl"
     # The job at once, and then the server alone: a job that stands still for long loses its connections to HDFS.
-    cluster.sh(cluster.chief, f"timeout 500 sh -c 'until grep -qs copy {progress}; do sleep 0.05; done'; systemctl kill --signal STOP deeptrain-stage@{run}")
+    cluster.sh(cluster.chief, f"timeout 500 sh -c 'until grep -qs copy {progress}; do sleep 0.05; done'; systemctl kill --signal STOP deeptrain-staging@{run}")
     cluster.sh(cluster.s3_host, "systemctl kill --signal STOP versitygw")
-    cluster.sh(cluster.chief, f"systemctl kill --signal CONT deeptrain-stage@{run}")
+    cluster.sh(cluster.chief, f"systemctl kill --signal CONT deeptrain-staging@{run}")
     try:
         first.kill()
-        before = cluster.unit("stage", run)
+        before = cluster.unit("staging", run)
         assert before["ActiveState"] == "active"
-        assert cluster.result("stage", run) == {}
+        assert cluster.result("staging", run) == {}
         second = cluster.start("data", **arguments)
         second.wait_for(f"stage {run}: attached to the running job", 1, "stderr")
-        assert cluster.unit("stage", run) == before
+        assert cluster.unit("staging", run) == before
     finally:
         cluster.sh(cluster.s3_host, "systemctl kill --signal CONT versitygw")
     second.succeeded()
-    assert cluster.result("stage", run)["summary"]["copied_objects"] == len(names)
-    assert len(cluster.invocations("stage", run)) == 1
+    assert cluster.result("staging", run)["summary"]["copied_objects"] == len(names)
+    assert len(cluster.invocations("staging", run)) == 1
     again = cluster.play("data", **arguments).succeeded()
     assert again.changed() == {}
-    assert cluster.result("stage", run)["summary"]["copied_objects"] == 0
+    assert cluster.result("staging", run)["summary"]["copied_objects"] == 0

@@ -18,7 +18,7 @@ from cluster import PROJECT
 PROGRAM = PROJECT / ".cache/venv-2.16/bin/ansible-playbook"
 
 STEPS = [
-    ("runtime", "main", ["ps", "chief", "worker"]),
+    ("node", "main", ["ps", "chief", "worker"]),
     ("hadoop", "main", ["ps", "chief", "worker"]),
     ("hadoop", "ready", ["ps"]),
     ("data_staging", "main", ["chief"]),

@@ -17,7 +17,7 @@ def test_second_run_is_short(cluster):
     first, second = (json.loads((cluster.state / f"{name}.json").read_text()) for name in ("converge", "idempotence"))
     share = sum(second.values()) / sum(first.values())
     print(f"first run {first}, second run {second}: {share:.3f} of the first's time, 1/{1 / share:.1f}")
-    stages = ["validate", "deploy", "connect", "deadline", "preflight", "firewall", "hdfs", "data", "train", "export", "verify", "destroy"]
+    stages = ["validate", "deploy", "connect", "autostop", "preflight", "firewall", "hdfs", "data", "train", "export", "verify", "destroy"]
     assert list(first) == list(second) == stages
     assert share <= SECOND_RUN_SHARE
 
@@ -63,12 +63,12 @@ def test_names_outlive_cloud_init(cluster):
     try:
         cluster.sh(host, CLOUD_INIT)
         arguments = ("host.yml", "--limit", host)
-        assert cluster.play(*arguments, verify_role="runtime", verify_entry="main").succeeded().changed() != {}
+        assert cluster.play(*arguments, verify_role="node", verify_entry="main").succeeded().changed() != {}
         assert resolved() == names
         cluster.sh(host, BOOT)
         assert "manage_etc_hosts" in cluster.sh(host, "cat /etc/hosts"), "cloud-init has not written the file"
         assert resolved() == names
-        assert cluster.play(*arguments, verify_role="runtime", verify_entry="main").succeeded().changed() == {}
+        assert cluster.play(*arguments, verify_role="node", verify_entry="main").succeeded().changed() == {}
     finally:
         cluster.sh(host, REMOVE)
     assert resolved() == names

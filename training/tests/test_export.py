@@ -331,7 +331,7 @@ def test_a_training_that_has_not_succeeded_has_no_model(make_job, small_model, t
     with pytest.raises(BadInput, match=r"result\.json.*succeeded.*run train\.yml"):
         export(make_job(config))
     assert names(s3_server, prefix) == set()
-    # At the deadline its checkpoint is exported, not what its command was writing.
+    # When the lease expires its checkpoint is exported, not what its command was writing.
     with pytest.raises(BadInput, match="not done") as raised:
         export(make_job(config, {"partial": True, "checkpoints_url": checkpoints}))
     assert raised.value.summary["complete"] is False
@@ -385,7 +385,7 @@ def test_a_checkpoint_whose_blocks_are_lost_is_not_taken_for_exported(make_job, 
     job.settings["namenode_url"] = cluster.http_url
     with pytest.raises(JobError, match=rf"ckpt-6 is in s3:.*lost blocks of checkpoints/{name}.*start the DataNodes") as raised:
         export(job)
-    # Without a summary the deadline destroys nothing, and a restart of the unit tries again.
+    # Without a summary autostop destroys nothing, and a restart of the unit tries again.
     assert raised.value.summary == {} and not isinstance(raised.value, BadInput)
     assert names(s3_server, prefix) == {
         "manifest.json", "checkpoint/checkpoint", "checkpoint/ckpt-6.index", "checkpoint/ckpt-6.data-00000-of-00001", "saved/checkpoints/ckpt-7.index",

@@ -106,11 +106,11 @@ def test_a_listing_is_had_in_pages(monkeypatch):
     """Each call has its own timeout, however many files there are."""
     files = [SimpleNamespace(path=f"/data/{index}", isdir=False) for index in range(2500)]
     yielded, calls = [], []
-    bounded = hdfs.bounded
+    with_timeout = hdfs.with_timeout
 
     def counted(call, *arguments, **options):
         before = len(yielded)
-        result = bounded(call, *arguments, **options)
+        result = with_timeout(call, *arguments, **options)
         calls.append(len(yielded) - before)
         return result
 
@@ -119,7 +119,7 @@ def test_a_listing_is_had_in_pages(monkeypatch):
             yielded.append(item)
             yield item
 
-    monkeypatch.setattr(hdfs, "bounded", counted)
+    monkeypatch.setattr(hdfs, "with_timeout", counted)
     found = directory(get_file_info=lambda _path: SimpleNamespace(), list_status=listing).files()
     assert len(found) == 2500 and found["7"].path == "/data/7"
     assert max(calls) <= 1000
@@ -128,6 +128,6 @@ def test_a_listing_is_had_in_pages(monkeypatch):
 def test_a_call_that_hangs(monkeypatch):
     released = threading.Event()
     with pytest.raises(TimeoutError):
-        hdfs.bounded(released.wait, seconds=0.1)
+        hdfs.with_timeout(released.wait, seconds=0.1)
     released.set()
     assert time.monotonic() > 0

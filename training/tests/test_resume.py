@@ -447,7 +447,7 @@ def test_a_finished_model_of_another_configuration_is_refused(make_chief):
 
 
 def test_the_newest_counts_of_hdfs_the_copies_and_the_export(lost, make_chief):
-    # The deadline has exported a later checkpoint than that which was copied.
+    # Autostop has exported a later checkpoint than that which was copied.
     with pytest.raises(JobError, match="status 3"):
         lost.train("100", "3")
     lost.model.write_bytes("weights.h5", b"weights")

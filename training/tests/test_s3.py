@@ -34,7 +34,7 @@ def quick(monkeypatch):
 
 
 def listed(url, settings, credentials):
-    with s3.explained(url, "deeptrain_data_url", settings):
+    with s3.as_job_errors(url, "deeptrain_data_url", settings):
         client = s3.connect(settings, credentials)
         return s3.list_objects(client, *s3.split_url(url, "deeptrain_data_url"))
 
@@ -176,7 +176,7 @@ def test_an_object_that_is_another(s3_server):
 
 def test_an_upload_that_is_refused(s3_server, tmp_path):
     (tmp_path / "x").write_bytes(b"x")
-    with pytest.raises(BadInput, match="deeptrain_export_url"), s3.explained("s3://nobodys/x", "deeptrain_export_url", s3_server.settings):
+    with pytest.raises(BadInput, match="deeptrain_export_url"), s3.as_job_errors("s3://nobodys/x", "deeptrain_export_url", s3_server.settings):
         s3.upload(s3_server.client, tmp_path / "x", "nobodys", "x")
 
 
@@ -273,7 +273,7 @@ def test_a_request_that_waits_is_stopped(s3_server, quick):
 def test_a_check_refuses_a_skewed_clock_at_once(s3_server):
     with RefusingProxy(s3_server.endpoint, 403, "RequestTimeTooSkewed", 10**6) as proxy:
         settings = {**s3_server.settings, "endpoint_url": proxy.endpoint}
-        with pytest.raises(JobError, match="clock.*NTP"), s3.explained("s3://b/p", "deeptrain_data_url", settings):
+        with pytest.raises(JobError, match="clock.*NTP"), s3.as_job_errors("s3://b/p", "deeptrain_data_url", settings):
             s3.list_objects(s3.connect(settings, s3_server.credentials, wait=False), s3_server.bucket, "x")
         assert proxy.refused == 1
 
@@ -286,7 +286,7 @@ def test_a_check_refuses_a_skewed_clock_at_once(s3_server):
     ],
 )
 def test_a_role_that_gives_no_credentials(error):
-    with pytest.raises(JobError, match="role gives no S3 credentials.*check the role"), s3.explained("s3://b/p", "deeptrain_data_url", {}):
+    with pytest.raises(JobError, match="role gives no S3 credentials.*check the role"), s3.as_job_errors("s3://b/p", "deeptrain_data_url", {}):
         raise error
 
 
@@ -346,6 +346,6 @@ def test_an_object_without_content_is_not_read_for_ever(monkeypatch):
             assert self.answers < 1000
             return {"Body": io.BytesIO()}
 
-    with pytest.raises(JobError, match="0 read"), s3.explained("s3://b/p", "deeptrain_data_url", {}):
+    with pytest.raises(JobError, match="0 read"), s3.as_job_errors("s3://b/p", "deeptrain_data_url", {}):
         list(s3.read(Empty(), "b", s3.Object("p/x", 3, "", 0)))
     assert pauses == [0, 1, 2, 3]

@@ -64,8 +64,8 @@ class Archive:
         self.bucket, self.prefix = s3.split_url(self.url, "deeptrain_export_url")
         self.client = s3.connect(settings, credentials, stop=stop, wait=wait)
 
-    def explained(self):
-        return s3.explained(self.url, "deeptrain_export_url", self.settings)
+    def as_job_errors(self):
+        return s3.as_job_errors(self.url, "deeptrain_export_url", self.settings)
 
     def key(self, name: str) -> str:
         return f"{self.prefix}/{name}"
@@ -73,36 +73,36 @@ class Archive:
     def files(self, directory: str = "") -> dict[str, s3.Object]:
         """The objects below a directory, by their names there."""
         prefix = self.key(directory).rstrip("/")
-        with self.explained():
+        with self.as_job_errors():
             return {item.key.removeprefix(f"{prefix}/"): item for item in s3.list_objects(self.client, self.bucket, prefix)}
 
     def read_bytes(self, name: str) -> bytes | None:
-        with self.explained():
+        with self.as_job_errors():
             try:
                 return self.client.get_object(Bucket=self.bucket, Key=self.key(name))["Body"].read()
             except self.client.exceptions.NoSuchKey:
                 return None
 
     def write_bytes(self, name: str, content: bytes) -> None:
-        with self.explained():
+        with self.as_job_errors():
             self.client.put_object(Bucket=self.bucket, Key=self.key(name), Body=content)
 
     def upload(self, local: Path, name: str) -> None:
-        with self.explained():
+        with self.as_job_errors():
             s3.upload(self.client, local, self.bucket, self.key(name))
 
     def copy(self, name: str, target: str) -> None:
-        with self.explained():
+        with self.as_job_errors():
             self.client.copy({"Bucket": self.bucket, "Key": self.key(name)}, self.bucket, self.key(target))
 
     def delete(self, names: Iterable[str]) -> None:
-        with self.explained():
+        with self.as_job_errors():
             for name in names:
                 self.client.delete_object(Bucket=self.bucket, Key=self.key(name))
 
     def digest(self, name: str) -> tuple[int, str] | None:
         """Length and sha256 of an object, read back; None when it is missing."""
-        with self.explained():
+        with self.as_job_errors():
             try:
                 body = self.client.get_object(Bucket=self.bucket, Key=self.key(name))["Body"]
             except self.client.exceptions.NoSuchKey:
@@ -114,7 +114,7 @@ class Archive:
         """Copies an object to the node; returns the sha256 of its content."""
         local.parent.mkdir(parents=True, exist_ok=True)
         sha256 = hashlib.sha256()
-        with self.explained(), open(local, "wb") as file:
+        with self.as_job_errors(), open(local, "wb") as file:
             try:
                 for chunk in s3.read(self.client, self.bucket, item):
                     file.write(chunk)

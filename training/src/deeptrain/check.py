@@ -12,7 +12,7 @@ from deeptrain.archive import Archive
 from deeptrain.identity import Identity, read_identity
 from deeptrain.job import BadInput, Job, Outcome
 from deeptrain.resnet import options
-from deeptrain.stage import list_source
+from deeptrain.staging import list_source
 
 PROBE = ".deeptrain-probe"
 
@@ -21,7 +21,7 @@ def probe(client, url: str, settings: dict) -> None:
     """Puts, reads, lists and removes an object below an S3 URL, as the export does."""
     bucket, prefix = s3.split_url(url, "deeptrain_export_url")
     key = f"{prefix}/{PROBE}"
-    with s3.explained(url, "deeptrain_export_url", settings):
+    with s3.as_job_errors(url, "deeptrain_export_url", settings):
         client.put_object(Bucket=bucket, Key=key, Body=b"")
         client.get_object(Bucket=bucket, Key=key)["Body"].close()
         s3.list_objects(client, bucket, prefix)
@@ -49,7 +49,7 @@ def check(job: Job) -> Outcome:
     client = s3.connect(settings, job.credentials("s3"), wait=False)
     source = job.config["source"]
     objects = list(list_source(client, source, settings).values())
-    with s3.explained(source, "deeptrain_data_url", settings):
+    with s3.as_job_errors(source, "deeptrain_data_url", settings):
         bucket = s3.split_url(source, "deeptrain_data_url")[0]
         client.get_object(Bucket=bucket, Key=objects[0].key)["Body"].close()
     if job.settings.get("command") and not job.settings.get("replace"):

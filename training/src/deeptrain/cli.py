@@ -28,19 +28,19 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("--job", required=True, metavar="DIRECTORY", help="the job's directory, with its config.json")
     serve = commands.add_parser("serve", help="run the training command of a parameter server or a worker")
     serve.add_argument("--config", required=True, metavar="FILE", help="the server's configuration")
-    deadline = commands.add_parser("deadline", help="renew the deadline of this machine and share it with the others")
-    deadline.add_argument("--config", required=True, metavar="FILE", help="the deadline's configuration")
-    deadline.add_argument("--end", action="store_true", help="the lease has expired: export models and checkpoints, and power off")
-    deadline.add_argument("--check", action="store_true", help="check the access to the Infrastructure Manager")
+    autostop = commands.add_parser("autostop", help="renew the lease of this machine and share it with the other nodes")
+    autostop.add_argument("--config", required=True, metavar="FILE", help="role autostop's configuration")
+    autostop.add_argument("--end", action="store_true", help="the lease has expired: export models and checkpoints, and power off")
+    autostop.add_argument("--check", action="store_true", help="check the access to the Infrastructure Manager")
     unexported = commands.add_parser("unexported", help="list the runs that would be lost with the machines")
     unexported.add_argument("--state-dir", required=True, metavar="DIRECTORY", help="the directory of the runs")
     unexported.add_argument("--hdfs-url", required=True, metavar="URL", help="the job user's directory in HDFS")
     unexported.add_argument("--user", required=True, help="the job's user")
     options = parser.parse_args(arguments)
-    if options.command == "deadline":
-        return importlib.import_module("deeptrain.deadline").main(options.config, options.end, options.check)
+    if options.command == "autostop":
+        return importlib.import_module("deeptrain.autostop").main(options.config, options.end, options.check)
     if options.command == "unexported":
-        return importlib.import_module("deeptrain.deadline").unexported(options.state_dir, options.hdfs_url, options.user)
+        return importlib.import_module("deeptrain.autostop").unexported(options.state_dir, options.hdfs_url, options.user)
     if options.command == "serve":
         return importlib.import_module("deeptrain.serve").main(options.config)
     module = importlib.import_module(f"deeptrain.{options.command}")

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The deeptrain.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""HDFS through hdfs-native, with bounded calls and errors that say what to look at."""
+"""HDFS through hdfs-native, with a timeout on each call, and errors that say what to check."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def retry(call: Callable[[Patience], T], seconds: float | None = None) -> T:
                 raise
 
 
-def bounded(call: Callable[..., T], *arguments, seconds: float = CALL_SECONDS) -> T:
+def with_timeout(call: Callable[..., T], *arguments, seconds: float = CALL_SECONDS) -> T:
     """Returns what the call returns, or raises TimeoutError; the call itself cannot be ended."""
     box: dict = {}
 
@@ -115,14 +115,14 @@ class Hdfs:
         """The status of a file or directory, None when it is not there."""
         with self._explained():
             try:
-                return bounded(self.client.get_file_info, self.path(name))
+                return with_timeout(self.client.get_file_info, self.path(name))
             except FileNotFoundError:
                 return None
 
     def owner_of_root(self) -> str:
         """The owner of HDFS's root directory, which is its superuser."""
         with self._explained():
-            return bounded(self.client.get_file_info, "/").owner
+            return with_timeout(self.client.get_file_info, "/").owner
 
     def list_files(self) -> Iterator[tuple[str, hdfs_native.FileStatus]]:
         """All files below the directory with their relative names, in pages; none when it is missing."""
@@ -130,10 +130,10 @@ class Hdfs:
             return
         prefix = self.root.rstrip("/") + "/"
         with self._explained():
-            listing = iter(bounded(self.client.list_status, self.root, True))
+            listing = iter(with_timeout(self.client.list_status, self.root, True))
         while True:
             with self._explained():
-                page = bounded(lambda: list(itertools.islice(listing, LISTING_ENTRIES)))
+                page = with_timeout(lambda: list(itertools.islice(listing, LISTING_ENTRIES)))
             if not page:
                 return
             for item in page:
@@ -146,49 +146,49 @@ class Hdfs:
 
     def mkdirs(self, name: str = "") -> None:
         with self._explained():
-            bounded(self.client.mkdirs, self.path(name), 0o755, True)
+            with_timeout(self.client.mkdirs, self.path(name), 0o755, True)
 
     def rename(self, source: str, target: str) -> None:
         """Moves a file, over the target if that is there."""
         with self._explained():
-            bounded(self.client.rename, self.path(source), self.path(target), True)
+            with_timeout(self.client.rename, self.path(source), self.path(target), True)
 
     def delete(self, name: str = "", recursive: bool = False) -> None:
         """Deletes a file or directory; nothing happens when it is not there."""
         with self._explained(), contextlib.suppress(FileNotFoundError):
-            bounded(self.client.delete, self.path(name), recursive)
+            with_timeout(self.client.delete, self.path(name), recursive)
 
     def set_modified(self, name: str, milliseconds: int, accessed: int | None = None) -> None:
         """Sets a file's time of modification, in milliseconds since 1970; that of access to the same or another."""
         with self._explained():
-            bounded(self.client.set_times, self.path(name), milliseconds, milliseconds if accessed is None else accessed)
+            with_timeout(self.client.set_times, self.path(name), milliseconds, milliseconds if accessed is None else accessed)
 
     def write_stream(self, name: str, chunks: Iterator[bytes], patience: Patience | None = None) -> int:
         """Writes a file from chunks, over an existing one; returns its length in bytes."""
         length = 0
         with self._explained():
             options = hdfs_native.WriteOptions(overwrite=True, create_parent=True)
-            writer = bounded(self.client.create, self.path(name), options)
+            writer = with_timeout(self.client.create, self.path(name), options)
         for chunk in chunks:
             with self._explained():
-                bounded(writer.write, chunk)
+                with_timeout(writer.write, chunk)
             length += len(chunk)
             if patience:
                 patience.moved(length)
         with self._explained():
-            bounded(writer.close)
+            with_timeout(writer.close)
         return length
 
     def read_stream(self, name: str, size: int = CHUNK_BYTES) -> Iterator[bytes]:
         """The whole content of a file, in chunks; FileNotFoundError when it is missing."""
         with self._explained():
-            length = bounded(self.client.get_file_info, self.path(name)).length
+            length = with_timeout(self.client.get_file_info, self.path(name)).length
         position, patience = 0, Patience(CALL_SECONDS)
         while position < length:
             with self._explained():
-                reader = bounded(self.client.read, self.path(name))
+                reader = with_timeout(self.client.read, self.path(name))
                 reader.seek(position)
-                while chunk := bounded(reader.read, size):
+                while chunk := with_timeout(reader.read, size):
                     position += len(chunk)
                     yield chunk
                     patience.moved(position)

@@ -211,7 +211,7 @@ def split_url(url: str, variable: str) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def explained(url: str, variable: str, s3: dict) -> Iterator[None]:
+def as_job_errors(url: str, variable: str, s3: dict) -> Iterator[None]:
     """Turns boto3's errors into one sentence that names the variable to change."""
     endpoint = s3.get("endpoint_url") or "AWS"
     try:

@@ -21,7 +21,7 @@ from jinja2.exceptions import UndefinedError
         ("deeptrain_destroy_after_export", "yes"),
         ("deeptrain_run", 7),
         ("hadoop_replication", "2"),
-        ("deeptrain_deadline_hours", "0.5"),
+        ("deeptrain_autostop_hours", "0.5"),
         ("tensorflow_no_progress_seconds", 0),
         ("hadoop_archive", None),
         ("tensorflow_wheel", "cpu"),
@@ -59,19 +59,19 @@ def test_a_value_from_a_vault_is_text_and_is_not_shown():
         ("deeptrain_training_options", "train_steps=5", "not a dictionary"),
         ("deeptrain_destroy_after_export", "of course", "true or false"),
         ("hadoop_replication", "two", "a whole number"),
-        ("deeptrain_deadline_hours", "12h", "a number, without a unit"),
+        ("deeptrain_autostop_hours", "12h", "a number, without a unit"),
         ("tensorflow_no_progress_seconds", "-1", "write seconds, or 0 for never"),
-        ("deeptrain_deadline_max_hours", [1], "a number, without a unit"),
+        ("deeptrain_autostop_max_hours", [1], "a number, without a unit"),
         ("deeptrain_data_url", ["s3://bucket/data"], "write it as text"),
         ("deeptrain_s3_endpoint_url", {"url": "x"}, "write it as text"),
         ("im_cluster_mode", "pull", "use one of"),
         ("deeptrain_export_ulr", "s3://bucket/models", "write deeptrain_export_url"),
         ("im_cluster_worker_cuont", 2, "write im_cluster_worker_count"),
-        ("deeptrain_deadline_hour", 12, "write deeptrain_deadline_hours"),
+        ("deeptrain_autostop_hour", 12, "write deeptrain_autostop_hours"),
         ("deeptrain_training_option", {}, "write deeptrain_training_options"),
         ("deeptrain_s3", {}, "is derived from other settings"),
         ("deeptrain_qzx", 1, "ansible-doc -t role deeptrain.cluster.deeptrain lists the settings"),
-        ("deadline_state_dir", "/x", "write deeptrain_state_dir"),
+        ("autostop_state_dir", "/x", "write deeptrain_state_dir"),
         ("tensorflow_command", ["x"], "write deeptrain_command"),
         ("tensorflow_chief_command", 1, "tensorflow_chief_command is int, not a list"),
         ("model_export_target", "s3://x/y", "write deeptrain_export_url"),
@@ -90,7 +90,7 @@ def test_the_fix_for_the_command_line_gives_the_list():
 
 
 def test_no_value_of_a_credential_is_shown():
-    assert "word" not in "".join(variable_errors({"deeptrain_s3_secret_access_key": ["word"], "deadline_im_credentials": "word"}))
+    assert "word" not in "".join(variable_errors({"deeptrain_s3_secret_access_key": ["word"], "autostop_im_credentials": "word"}))
 
 
 def test_what_roles_derive_is_no_setting_of_a_host():
@@ -121,6 +121,6 @@ class Host(dict):
 
 
 def test_a_variable_without_a_value_on_this_host_is_validated_by_its_name():
-    host = Host(deeptrain_command="python x.py", deeptrain_deadline_hours="{{ hours }}", deeptrain_export_ulr="{{ other }}")
-    errors = variable_errors(host, ["hadoop_archive", "deeptrain_command", "deeptrain_deadline_hours", "deeptrain_export_ulr", "deeptrain_run"])
+    host = Host(deeptrain_command="python x.py", deeptrain_autostop_hours="{{ hours }}", deeptrain_export_ulr="{{ other }}")
+    errors = variable_errors(host, ["hadoop_archive", "deeptrain_command", "deeptrain_autostop_hours", "deeptrain_export_ulr", "deeptrain_run"])
     assert [error.split()[0] for error in errors] == ["deeptrain_command", "deeptrain_export_ulr"]

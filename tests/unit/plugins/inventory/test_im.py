@@ -14,8 +14,8 @@ from ansible.inventory.data import InventoryData
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import inventory_loader
 from ansible.template import Templar
-from ansible_collections.deeptrain.cluster.plugins.module_utils.im import Gone, ImError
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im import Im as Client
+from ansible_collections.deeptrain.cluster.plugins.module_utils.im import ImError, NotFound
 
 KEY = "-----BEGIN KEY-----\nplanted\n-----END KEY-----"
 
@@ -62,7 +62,7 @@ class Im:
 
     def _see(self, what):
         if what in self.gone:
-            raise Gone(f"{what} is gone", 404)
+            raise NotFound(f"{what} is gone", 404)
 
 
 @pytest.fixture

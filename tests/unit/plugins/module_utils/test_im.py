@@ -15,9 +15,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
-    Gone,
     Im,
     ImError,
+    NotFound,
     authorization,
     client,
     describe_vm,
@@ -292,7 +292,7 @@ def test_refusals(server, im, code, body, words, lost):
         im.create("deploy x 1")
     assert words in str(caught.value)
     assert SECRET not in str(caught.value)
-    assert (caught.value.code, caught.value.lost) == (code, lost)
+    assert (caught.value.code, caught.value.outcome_unknown) == (code, lost)
 
 
 def test_authorization_does_not_follow_a_redirection(server, im):
@@ -307,10 +307,10 @@ def test_answers_that_are_not_the_servers(server, im, body):
     server.reply = 200, body, {}
     with pytest.raises(ImError, match="does not answer as an Infrastructure Manager") as caught:
         im.create("deploy x 1")
-    assert caught.value.lost
+    assert caught.value.outcome_unknown
     with pytest.raises(ImError) as caught:
         im.state("1")
-    assert not caught.value.lost
+    assert not caught.value.outcome_unknown
 
 
 @pytest.mark.parametrize("body", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", b"HTTP/1.1 200"])
@@ -318,7 +318,7 @@ def test_half_an_answer_is_a_lost_one(server, im, body):
     server.reply = None, body, {}
     with pytest.raises(ImError) as caught:
         im.create("deploy x 1")
-    assert caught.value.lost
+    assert caught.value.outcome_unknown
     assert caught.value.code is None
 
 
@@ -327,7 +327,7 @@ def test_late_answer_is_a_lost_one():
         im = Im(f"http://127.0.0.1:{silent.getsockname()[1]}", AUTH, timeout=0.2)
         with pytest.raises(ImError, match="no answer from") as caught:
             im.create("deploy x 1")
-    assert caught.value.lost
+    assert caught.value.outcome_unknown
 
 
 def test_refused_connection_is_no_lost_answer():
@@ -335,7 +335,7 @@ def test_refused_connection_is_no_lost_answer():
         port = closed.getsockname()[1]
     with pytest.raises(ImError, match="see that the Infrastructure Manager runs there") as caught:
         Im(f"http://127.0.0.1:{port}", AUTH).create("deploy x 1")
-    assert not caught.value.lost
+    assert not caught.value.outcome_unknown
 
 
 def test_tls_that_is_none(server):
@@ -375,7 +375,7 @@ def test_find_leaves_out_what_goes(monkeypatch, im):
 
     def radl(infrastructure):
         if infrastructure == "gone":
-            raise Gone("gone", 404)
+            raise NotFound("gone", 404)
         return f"description {names[infrastructure]} ()"
 
     monkeypatch.setattr(im, "infrastructures", lambda: ["1", "gone", "2", "3"])

@@ -42,7 +42,7 @@ class Handler(BaseHTTPRequestHandler):
         if broken:
             self.server.breaks.remove((call, broken))
         # What is lost is its answer only.
-        code, data = self.server.carry_out(self.command, path.strip("/").split("/"), body, query) if broken in (False, LOST, WEB_PAGE) else broken
+        code, data = self.server.retry_while_unavailable(self.command, path.strip("/").split("/"), body, query) if broken in (False, LOST, WEB_PAGE) else broken
         if broken:
             code, data = broken
         if code is None:
@@ -93,7 +93,7 @@ class Server(ThreadingHTTPServer):
             for _vm in range(count):
                 vms[str(len(vms))] = system
 
-    def carry_out(self, method, path, body, query):
+    def retry_while_unavailable(self, method, path, body, query):
         base = f"http://{self.server_address[0]}:{self.server_address[1]}/infrastructures"
         if len(path) == 1:
             if method == "GET":
@@ -199,9 +199,9 @@ def test_what_a_server_left_without_a_name_is_removed(server, run):
         if (method, path) == ("POST", ["infrastructures"]):
             server.there[f"i{server.made}"] = {"radl": "", "vms": {}, "state": "pending"}
             return 200, b""
-        return carry_out(method, path, body, query)
+        return retry_while_unavailable(method, path, body, query)
 
-    carry_out, server.carry_out = server.carry_out, half
+    retry_while_unavailable, server.retry_while_unavailable = server.retry_while_unavailable, half
     server.breaks.append(("POST /infrastructures", LOST))
     assert "run this again" in run(im_infrastructure, radl=RADL)["msg"]
     assert server.there == {}
@@ -210,13 +210,13 @@ def test_what_a_server_left_without_a_name_is_removed(server, run):
 def beside_creation(server, action):
     """Have something done where the server creates an infrastructure, after others have seen that there is none."""
 
-    def carry_out(method, path, body, query):
+    def retry_while_unavailable(method, path, body, query):
         if (method, path, "dry_run" in query) == ("POST", ["infrastructures"], False):
-            server.carry_out = whole
+            server.retry_while_unavailable = whole
             return action(lambda: whole(method, path, body, query))
         return whole(method, path, body, query)
 
-    whole, server.carry_out = server.carry_out, carry_out
+    whole, server.retry_while_unavailable = server.retry_while_unavailable, retry_while_unavailable
 
 
 def test_another_controller_was_earlier(server, run):
@@ -294,19 +294,19 @@ def test_what_a_server_left_unmade_is_made_again(server, run, vms):
 
 def test_vms_that_a_server_left_unmade_are_replaced(server, run):
     made = server.make(RADL)
-    half = server.carry_out
+    half = server.retry_while_unavailable
 
-    def carry_out(method, path, body, query):
+    def retry_while_unavailable(method, path, body, query):
         code, answer = half(method, path, body, query)
         if path[2:] == ["data"]:
             data = json.loads(answer["data"])
             data["vm_list"][1].update(LEFT)
             answer = {"data": json.dumps(data)}
         if method == "DELETE":
-            server.carry_out = half
+            server.retry_while_unavailable = half
         return code, answer
 
-    server.carry_out = carry_out
+    server.retry_while_unavailable = retry_while_unavailable
     result = run(im_infrastructure, radl=RADL)
     assert (result["infrastructure_id"], result["diff"]) == (made, {"before": {"worker": 1}, "after": {"worker": 2}})
     assert server.asked.index("DELETE /infrastructures/ID/vms/1") < server.asked.index("POST /infrastructures/ID")
@@ -341,9 +341,9 @@ def test_what_a_server_is_just_beginning_with_is_waited_for(server, run):
         if method == "DELETE":
             server.there[made].update(vms=vms, state=None)
             return 409, {"message": "Busy", "code": 409}
-        return carry_out(method, path, body, query)
+        return retry_while_unavailable(method, path, body, query)
 
-    carry_out, server.carry_out = server.carry_out, refuse
+    retry_while_unavailable, server.retry_while_unavailable = server.retry_while_unavailable, refuse
     result = run(im_infrastructure, radl=RADL)
     assert (result["infrastructure_id"], result["state"], len(result["vms"])) == (made, "configured", 2)
 
@@ -356,13 +356,13 @@ def test_server_that_ends_while_it_makes_vms(server, run):
         server.state = "configured"
         deploy(infrastructure, radl)
 
-    destroyed = server.carry_out
+    destroyed = server.retry_while_unavailable
 
-    def carry_out(method, path, body, query):
+    def retry_while_unavailable(method, path, body, query):
         server.deploy = next_one if method == "DELETE" else server.deploy
         return destroyed(method, path, body, query)
 
-    server.carry_out = carry_out
+    server.retry_while_unavailable = retry_while_unavailable
     result = run(im_infrastructure, radl=RADL, wait_timeout=600)
     assert (result["infrastructure_id"], result["state"], list(server.there)) == ("i2", "configured", ["i2"])
 

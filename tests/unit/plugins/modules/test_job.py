@@ -308,23 +308,23 @@ def test_a_link_in_the_place_of_a_directory_is_refused(node, call, tmp_path_fact
 
 def test_without_a_directory_the_role_is_named(node, call):
     os.rmdir(node.directory)
-    assert "run role deeptrain.cluster.runtime first" in call()["msg"]
+    assert "run role deeptrain.cluster.node first" in call()["msg"]
     assert call(check_mode=True)["changed"]
 
 
 @pytest.mark.parametrize(("state", "check_mode", "renewed"), [("observed", False, True), ("started", False, True), ("observed", True, False)])
-def test_who_watches_renews_the_deadline(node, call, state, check_mode, renewed):
-    watched = node.directory / "deadline" / "watched"
-    watched.parent.mkdir()
-    watched.touch()
-    os.utime(watched, (0, 0))
+def test_each_call_renews_the_lease(node, call, state, check_mode, renewed):
+    renewed_file = node.directory / "autostop" / "renewed"
+    renewed_file.parent.mkdir()
+    renewed_file.touch()
+    os.utime(renewed_file, (0, 0))
     call(state, check_mode=check_mode)
-    assert (watched.stat().st_mtime > 0) is renewed
+    assert (renewed_file.stat().st_mtime > 0) is renewed
 
 
-def test_without_a_deadline_none_is_armed(node, call):
+def test_without_a_lease_none_is_created(node, call):
     call("observed")
-    assert not (node.directory / "deadline").exists()
+    assert not (node.directory / "autostop").exists()
 
 
 def test_one_controller_at_a_time(node, call, monkeypatch):

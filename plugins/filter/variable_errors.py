@@ -31,6 +31,7 @@ RENAMED = {
     "deeptrain_training": "deeptrain_training_options",
     "deeptrain_transient": "deeptrain_destroy_after_export",
     "data_staging_source": "deeptrain_data_url",
+    "data_staging_overwrite": "deeptrain_replace_data",
     "deadline_hours": "deeptrain_autostop_hours",
     "deadline_max_hours": "deeptrain_autostop_max_hours",
     "firewall_enabled": "deeptrain_firewall",
@@ -39,6 +40,7 @@ RENAMED = {
     "im_cluster_carry_credentials": "im_cluster_embed_credentials",
     "im_cluster_own_namenode": "im_cluster_dedicated_namenode",
     "im_cluster_way": "im_cluster_mode",
+    "model_export_overwrite": "deeptrain_replace_export",
     "model_export_target": "deeptrain_export_url",
     "preflight_archive": "hadoop_archive",
     "preflight_archive_checksum": "hadoop_archive_checksum",
@@ -49,15 +51,19 @@ RENAMED = {
     "preflight_wheel": "tensorflow_wheel",
     "runtime_ca_bundle": "deeptrain_s3_ca_bundle",
     "tensorflow_chief_checkpoint_minutes": "tensorflow_checkpoint_minutes",
+    "tensorflow_chief_overwrite": "deeptrain_resume_changed_training",
     "tensorflow_chief_no_progress_seconds": "tensorflow_no_progress_seconds",
     "tensorflow_chief_target": "deeptrain_export_url",
     "tensorflow_chief_timeout": "tensorflow_timeout",
+    "tensorflow_overwrite": "deeptrain_resume_changed_training",
 }
+# A former name of several settings.
+SPLIT = {"deeptrain_overwrite": ("deeptrain_replace_data", "deeptrain_resume_changed_training", "deeptrain_replace_export")}
 # Former prefixes of names whose rest is unchanged.
 RENAMED_PREFIXES = {"deadline_": "autostop_", "deeptrain_deadline_": "deeptrain_autostop_", "runtime_": "node_"}
 COPY = re.compile(
     r"(?:data_staging|deadline|model_export|preflight|runtime|tensorflow|tensorflow_chief)"
-    r"_(run|user|home|state_dir|cache_dir|overwrite|replace_export|data_dir|command)"
+    r"_(run|user|home|state_dir|cache_dir|replace_export|data_dir|command)"
 )
 # These were a role's copy of several settings.
 COPIES = re.compile(r"(?:data_staging|model_export|preflight|tensorflow_chief)_(s3|credentials)")
@@ -99,6 +105,8 @@ def _name_error(name, known):
         return f"{name} does not exist: write {SETTINGS}_{copy[1]}"
     if COPIES.fullmatch(name):
         return f"{name} does not exist: write {SETTINGS}_s3_endpoint_url, {SETTINGS}_s3_access_key_id and so on"
+    if name in SPLIT:
+        return f"{name} does not exist: write {', '.join(SPLIT[name][:-1])} or {SPLIT[name][-1]}"
     if name in RENAMED:
         return f"{name} does not exist: write {RENAMED[name]}"
     for former, prefix in RENAMED_PREFIXES.items():

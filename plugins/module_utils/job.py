@@ -83,6 +83,10 @@ def job_state(unit, result, has_progress):
     return NONE
 
 
+# Kind of job -> the setting that a user sets for `overwrite`.
+OVERWRITE = {"staging": "deeptrain_replace_data", "train": "deeptrain_resume_changed_training", "export": "deeptrain_replace_export"}
+
+
 def decide(state, same, overwrite=False, recheck=False):
     """Return what starting a job comes to: START, ATTACH, NOTHING or REFUSE.
 
@@ -116,7 +120,7 @@ def refusal(kind, run, state, difference, recheck=False):
     if state == RUNNING:
         fixes.insert(0, "stop it first with stop.yml")
     elif state == FAILED or recheck:
-        fixes.append("set deeptrain_overwrite=true to start it with the new ones")
+        fixes.append(f"set {OVERWRITE.get(kind, 'overwrite')}=true to start it with the new ones")
     fix = f"{', '.join(fixes[:-1])} or {fixes[-1]}"
     is_now = {RUNNING: "is running", DONE: "is done", FAILED: "has failed"}[state]
     return f"Job {kind} of run {run} {is_now} with another configuration ({describe(difference)}): {fix}"

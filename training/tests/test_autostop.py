@@ -179,11 +179,11 @@ def test_a_full_disk_does_not_end_the_machine(node, monkeypatch, capsys):
     monkeypatch.setattr("os.replace", full)
     assert poll(config).expires > autostop.milliseconds()
     assert set(os.listdir(config["directory"])) == {autostop.RENEWED, autostop.HDFS}
-    assert "cannot be kept here" in capsys.readouterr().err
+    assert "cannot be written on this node" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("failed, is_running", [(True, True), (False, False)])
-def test_what_cannot_be_seen_is_at_work(monkeypatch, failed, is_running):
+def test_an_unknown_unit_counts_as_running(monkeypatch, failed, is_running):
     monkeypatch.setattr(autostop, "systemctl", lambda *_arguments: None if failed else "")
     assert autostop.is_running("deeptrain-train@*.service") is is_running
 
@@ -501,13 +501,13 @@ def test_a_renewal_in_the_grace_resumes_the_training(node, systemd, tmp_path, mo
     path = tmp_path / "autostop.json"
     path.write_text(json.dumps(config))
 
-    def renew():
+    def interrupt():
         if cancelled:
             signal.raise_signal(signal.SIGTERM)
         else:
             renew(config, autostop.milliseconds())
 
-    systemd.meanwhile = [renew]
+    systemd.meanwhile = [interrupt]
     before = signal.getsignal(signal.SIGTERM)
     try:
         assert autostop.main(str(path), end=True) == 0

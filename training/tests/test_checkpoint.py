@@ -220,7 +220,7 @@ def test_the_cache_of_another_training_does_not_count(tmp_path, hdfs):
         hdfs.write_bytes(identity.FILE, identity.Identity({"command": [training]}, training).encode())
         store.forget_other(local, hdfs.url)
         assert last(store.LocalDirectory(local / "checkpoints")) == ("ckpt-300" if counts else None)
-    # With deeptrain_overwrite the user lets a training continue with other options.
+    # With deeptrain_resume_changed_training the user lets a training continue with other options.
     save(local / "checkpoints", 300)
     hdfs.write_bytes(identity.FILE, identity.Identity({"command": ["other options"]}, "second").encode())
     store.forget_other(local, hdfs.url)

@@ -343,7 +343,7 @@ def test_a_target_with_another_source(make_job, source, s3_server, hdfs):
     s3_server.put("other/x", b"x")
     with pytest.raises(BadInput, match="holds the data of"):
         stage(make_job("other"))
-    stage(make_job("other", settings={"overwrite": True}))
+    stage(make_job("other", settings={"replace": True}))
     assert set(manifest.read(hdfs)[1]) == {"x"}
 
 
@@ -509,7 +509,7 @@ class TestTrainings:
             s3_server.client.delete_object(Bucket=s3_server.bucket, Key=key)
 
     @pytest.mark.parametrize("kind", ["replaced", "added", "removed"])
-    @pytest.mark.parametrize(("run", "trains", "settings"), [("b", "a", {}), ("a", "a", {"overwrite": True}), ("a", "", {})])
+    @pytest.mark.parametrize(("run", "trains", "settings"), [("b", "a", {}), ("a", "a", {"replace": True}), ("a", "", {})])
     def test_a_changed_source_is_refused(self, trained, source, s3_server, hdfs, kind, run, trains, settings):
         """Whichever run stages while one trains, and that of the run itself when it has begun."""
         before = {path: file.modification_time for path, file in hdfs.files().items()}
@@ -518,7 +518,7 @@ class TestTrainings:
             trained(run, trains, **settings)
         assert {path: file.modification_time for path, file in hdfs.files().items() if not path.startswith("_incoming/")} == before
 
-    @pytest.mark.parametrize(("run", "settings"), [("b", {}), ("a", {"overwrite": True})])
+    @pytest.mark.parametrize(("run", "settings"), [("b", {}), ("a", {"replace": True})])
     def test_a_changed_source_when_nothing_trains(self, trained, source, s3_server, run, settings):
         self.change(s3_server, source, "added")
         assert trained(run, **settings).summary["copied_objects"] == 1

@@ -18,7 +18,7 @@ _NAMES = {"command": "the command", "data_manifest_sha256": "the sha256 of the d
 
 @dataclass(frozen=True)
 class Identity:
-    """A training's configuration, and the id that it keeps when a user changes the configuration with deeptrain_overwrite; None where unknown."""
+    """A training's configuration, and the id that it keeps when a user changes the configuration with deeptrain_resume_changed_training; None where unknown."""
 
     configuration: dict | None = None
     training_id: str | None = None

@@ -255,8 +255,8 @@ class Staging:
             found.damaged = retry(lambda _patience: set(self.namenode.damaged_files(self.target)))
         # Which files are the data's own is unknown where the blocks of their list are lost; they are known by their stamps then.
         known = self._read_lists(found)
-        if found.source not in (None, self.source) and not self.job.settings.get("overwrite"):
-            raise BadInput(f"{url} holds the data of {found.source}: choose another deeptrain_data_dir, or set deeptrain_overwrite to true to replace it")
+        if found.source not in (None, self.source) and not self.job.settings.get("replace"):
+            raise BadInput(f"{url} holds the data of {found.source}: choose another deeptrain_data_dir, or set deeptrain_replace_data to true to replace it")
         return found, known
 
     def _examine(self, found: Target, known: bool, wanted: dict[str, s3.Object]) -> None:
@@ -320,7 +320,7 @@ class Staging:
                 config, run = documents.parse(file.read_text(encoding="utf-8"))["config"], file.parent.parent
                 if Hdfs.same(config["data_url"], self.target.url) and (
                     at_work(f"deeptrain-train@{run.name}.service")
-                    or (run == own and target.digest == config["data_manifest_sha256"] and not self.job.settings.get("overwrite"))
+                    or (run == own and target.digest == config["data_manifest_sha256"] and not self.job.settings.get("replace"))
                 ):
                     found.append(run.name)
         return found
@@ -329,7 +329,7 @@ class Staging:
         runs = ", ".join(f"'{run}'" for run in self._users)
         return BadInput(
             f"{self.target.url} is what the training of run {runs} uses, and {path} would change there by {self.source}:"
-            " choose another deeptrain_data_dir and deeptrain_run, or stop the training (stop.yml) and set deeptrain_overwrite to true"
+            " choose another deeptrain_data_dir and deeptrain_run, or stop the training (stop.yml) and set deeptrain_replace_data to true"
         )
 
     def _check_room(self, target: Target, missing: list[str], wanted: dict[str, s3.Object]) -> None:

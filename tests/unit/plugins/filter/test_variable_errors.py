@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 
 import pytest
-from ansible_collections.deeptrain.cluster.plugins.filter.variable_errors import RENAMED, options, variable_errors
+from ansible_collections.deeptrain.cluster.plugins.filter.variable_errors import RENAMED, SPLIT, options, variable_errors
 from jinja2.exceptions import UndefinedError
 
 
@@ -71,7 +72,12 @@ def test_a_value_from_a_vault_is_text_and_is_not_shown():
         ("deeptrain_training_option", {}, "write deeptrain_training_options"),
         ("deeptrain_s3", {}, "is derived from other settings"),
         ("deeptrain_qzx", 1, "ansible-doc -t role deeptrain.cluster.deeptrain lists the settings"),
-        ("autostop_state_dir", "/x", "write deeptrain_state_dir"),
+        ("deadline_state_dir", "/x", "write deeptrain_state_dir"),
+        ("deeptrain_deadline_hours", 12, "write deeptrain_autostop_hours"),
+        ("deadline_grace_seconds", 12, "write autostop_grace_seconds"),
+        ("runtime_requirements", ["x"], "write node_requirements"),
+        ("deeptrain_overwrite", True, "write deeptrain_replace_data, deeptrain_resume_changed_training or deeptrain_replace_export"),
+        ("data_staging_overwrite", True, "write deeptrain_replace_data"),
         ("tensorflow_command", ["x"], "write deeptrain_command"),
         ("tensorflow_chief_command", 1, "tensorflow_chief_command is int, not a list"),
         ("model_export_target", "s3://x/y", "write deeptrain_export_url"),
@@ -100,8 +106,8 @@ def test_what_roles_derive_is_no_setting_of_a_host():
 
 
 def test_former_names_are_none_of_today():
-    assert not options().keys() & RENAMED.keys()
-    assert set(RENAMED.values()) <= options().keys()
+    assert not options().keys() & (RENAMED.keys() | SPLIT.keys())
+    assert {*RENAMED.values(), *itertools.chain(*SPLIT.values())} <= options().keys()
 
 
 def test_every_list_of_a_role_is_known():

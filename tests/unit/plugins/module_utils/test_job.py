@@ -76,11 +76,11 @@ def test_every_cell_of_the_table(state, same, plain, overwrite, recheck, both):
     [
         (RUNNING, False, "stop it first with stop.yml, use another deeptrain_run or go back to the old values"),
         (DONE, False, "use another deeptrain_run or go back to the old values"),
-        (DONE, True, "use another deeptrain_run, go back to the old values or set deeptrain_overwrite=true to start it with the new ones"),
+        (DONE, True, "use another deeptrain_run, go back to the old values or set deeptrain_resume_changed_training=true to start it with the new ones"),
         (
             FAILED,
             False,
-            "use another deeptrain_run, go back to the old values or set deeptrain_overwrite=true to start it with the new ones",
+            "use another deeptrain_run, go back to the old values or set deeptrain_resume_changed_training=true to start it with the new ones",
         ),
     ],
 )

@@ -122,7 +122,7 @@ def train(options: Options, executor: SingleProcess | Cluster, cache: Path, file
         saved = f"the last good checkpoint, {Path(good).name}, is kept" if good else "no checkpoint was saved"
         return BadInput(
             f"The training diverged: the loss is no number (NaN) at step {step}; {saved}. Lower learning_rate in deeptrain_training_options and set "
-            "deeptrain_overwrite, or set nan_loss: continue"
+            "deeptrain_resume_changed_training, or set nan_loss: continue"
         )
 
     def save(step: int) -> None:

@@ -30,6 +30,13 @@ hdfs dfsadmin -safemode wait
 hdfs dfs -ls -C /user/deeptrain/runs | grep --invert-match '/ended$' | xargs --no-run-if-empty runuser --user hdfs -- hdfs dfs -rm -r -f -skipTrash
 find /var/lib/deeptrain/runs -mindepth 1 -maxdepth 1 ! -name ended -exec rm --recursive {} +
 """
+# The timer of version 0.1.0, armed.
+FORMER = """cd /etc/systemd/system
+printf '[Timer]\\nOnBootSec=9000000\\n[Install]\\nWantedBy=timers.target\\n' >deeptrain-deadline.timer
+printf '[Service]\\nExecStart=/bin/false\\n' >deeptrain-deadline.service
+systemctl daemon-reload
+systemctl enable --now deeptrain-deadline.timer
+"""
 RADL = b"""
 description machines ()
 network net ()
@@ -124,7 +131,11 @@ def test_autostop_without_hours_keeps_the_lease(cluster):
     up(cluster)
     # Its lease of the test before is over, and a busy machine may not renew it within the grace.
     cluster.sh(cluster.groups["worker"][-1], "systemctl disable --now deeptrain-autostop.timer")
+    cluster.sh(cluster.chief, FORMER)
+    refused = cluster.play("autostop")
+    assert refused.status != 0 and "set deeptrain_autostop_hours, to 0 for no autostop" in refused.text()
     cluster.play("autostop", deeptrain_autostop_hours=1, autostop_interval_seconds=10).succeeded()
+    assert cluster.sh(cluster.chief, "systemctl is-active deeptrain-deadline.timer || ls /etc/systemd/system | grep deadline || true").strip() == "inactive"
     # Renewed by each controller that waits, armed by the role alone: the maximum counts from then.
     renewed = "cd /var/lib/deeptrain/autostop; stat --format=%Y armed renewed"
     before = list(map(int, cluster.sh(cluster.chief, renewed).split()))

@@ -25,7 +25,10 @@ printf '%s\n' "$@" | xargs --max-procs=2 --replace=PART bash -c 'run PART'
 
 cat "$LOGS/ends"
 for part in $(sed --quiet 's/^== \(.*\) FAILED after .*/\1/p' "$LOGS/ends"); do
-    echo "== the last lines of $part, which failed:"
-    tail --lines=40 "$LOGS/$part.log"
+    echo "== the errors of $part, which failed, and its last lines:"
+    # Of a scenario the last lines are those of its removal.
+    grep --extended-regexp '^(FAILED|ERROR|E  ) |fatal: |ERROR: ' "$LOGS/$part.log" | cut --characters=-400 | tail --lines=40 || true
+    echo ...
+    tail --lines=30 "$LOGS/$part.log"
 done
 [ "$(grep --count ' passed after ' "$LOGS/ends")" = "$#" ]

@@ -137,8 +137,8 @@ class Cluster:
         self.groups = {name: list(group["hosts"]) for name, group in self.document["all"]["children"].items()}
         self.s3_env = dict(line.split("=", 1) for line in (state / "s3.env").read_text().splitlines())
         self.secret = self.s3_env["AWS_SECRET_ACCESS_KEY"]
-        # All but the S3 server, which is no part of the cluster.
-        self.nodes = [host for host in self.hosts if host not in self.groups["s3"]]
+        # All but the S3 server and the second cluster's node.
+        self.nodes = [host for host in self.hosts if host not in self.groups["s3"] + self.groups["varied"]]
         self.chief = self.groups["chief"][0]
         self.namenode = self.groups["ps"][0]
         self.s3_host = self.groups["s3"][0]

@@ -210,7 +210,7 @@ class Cluster:
             return any(node["name"] == host and node["state"] != "running" for node in json.loads(listed))
 
         self.sh(host, "systemctl --no-block poweroff", check=False)
-        self.wait_until(f"{host} is off", off)
+        self.wait_until(f"{host} is off", off, pause=3)
         groups = [f"--group={group}={len(hosts)}" for group, hosts in self.groups.items()]
         subprocess.run([*tool, "up", f"--inventory={self.inventory}", *groups, name], check=True, capture_output=True)
 

@@ -80,7 +80,7 @@ def running(cluster) -> set[str]:
 def wait_until_off(cluster) -> float:
     """Seconds until no node is on."""
     began = time.monotonic()
-    cluster.wait_until("all nodes are off", lambda: not running(cluster))
+    cluster.wait_until("all nodes are off", lambda: not running(cluster), pause=5)
     return time.monotonic() - began
 
 
@@ -123,7 +123,7 @@ def test_a_node_on_which_all_else_fails_ends(cluster):
     nothing = {"deeptrain_home": "/opt/none", "node_python": "/opt/none/python"}
     run = cluster.play("autostop", "--limit", node, deeptrain_autostop_hours=0.005, autostop_interval_seconds=5, autostop_grace_seconds=60, **nothing)
     assert run.status != 0
-    cluster.wait_until("the node is off", lambda: node not in running(cluster))
+    cluster.wait_until("the node is off", lambda: node not in running(cluster), pause=5)
     assert running(cluster) == set(cluster.nodes) - {node}
 
 

@@ -22,7 +22,8 @@ ROLES = pathlib.Path(__file__).parents[2] / "roles"
 # The role that owns the shared variables.
 SETTINGS = "deeptrain"
 # Minimum similarity of an unknown name to a known one. Variables of other collections may begin with runtime_ and the like.
-SIMILAR, SIMILAR_SETTING = 0.9, 0.8
+SIMILAR = 0.9
+SIMILAR_SETTING = 0.8
 # Former names that are not those of a role's copy of a setting.
 RENAMED = {
     "deeptrain_cluster": "im_cluster_name",

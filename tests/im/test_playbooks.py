@@ -184,8 +184,9 @@ def test_destroy_of_one_of_a_name(playbook, modules):
     others = [one for one in modules.all() if one != made]
     assert playbook("playbooks/destroy.yml", im_cluster_infrastructure_id=others[0], **arguments)[0] == 0
     assert sorted(modules.all()) == sorted([made, others[1]])
-    assert playbook("playbooks/destroy.yml", im_cluster_destroy_all=True, **arguments)[0] == 0
-    assert modules.all() == {}
+    status, changed, text = playbook("playbooks/destroy.yml", im_cluster_destroy_all=True, **arguments)
+    assert status == 0, text
+    assert modules.all() == {}, text
 
 
 def test_nothing_is_done_without_a_cloud(playbook):

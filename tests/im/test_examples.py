@@ -101,11 +101,12 @@ def test_steps_are_the_stages_in_their_order():
     text = (EXAMPLES / "ec2.radl").read_text()
     for word in ("become", "hosts:"):
         assert word not in text.replace("hadoop", "")
-    order = ["prepare", "hdfs", "data", "tensorflow", "train", "export", "stop_worker"]
+    order = ["prepare", "hdfs", "data", "tensorflow_chief", "train", "export", "stop_worker"]
     lines = text.partition("contextualize 604800 (")[2].partition(")")[0].split("\n")
     steps = {line.split()[3]: int(line.split()[5]) for line in lines if line}
     assert [steps[name] for name in order] == list(range(1, len(order) + 1))
-    assert steps["parameter_server"] == steps["worker"] == steps["tensorflow"]
+    assert steps["tensorflow_ps"] == steps["tensorflow_worker"] == steps["tensorflow_chief"]
+    assert steps["stop_ps"] == steps["stop_worker"]
 
 
 def test_steps_are_playbooks_of_the_oldest_ansible(tmp_path):

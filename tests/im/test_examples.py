@@ -235,7 +235,7 @@ def test_values_from_a_vault(tmp_path, programs):
         ({"im_cluster_mode": "im", "hadoop_archive": "/tmp/hadoop.tar.gz"}, "so give an http:// or https:// URL"),
         ({**JOB, "im_cluster_mode": "im", "deeptrain_ports": {"ps": 4000}}, "deeptrain_ports cannot be set in the IM-run way"),
         ({**JOB, "im_cluster_mode": "im", "im_cluster_variables": {"deeptrain_autostop_hour": 12}}, "write deeptrain_autostop_hours"),
-        ({**JOB, "im_cluster_mode": "im", "autostop_state_dir": "/x"}, "write deeptrain_state_dir"),
+        ({**JOB, "im_cluster_mode": "im", "deadline_state_dir": "/x"}, "write deeptrain_state_dir"),
         ({"im_cluster_format": "tosca", "im_cluster_mode": "im", **JOB}, "im_cluster_format tosca has the machines only"),
         ({"im_cluster_cloud": "DeployedNode", "im_cluster_node": {}}, "so write them in an inventory"),
         ({**JOB, "im_cluster_cloud": "DeployedNode", "im_cluster_mode": "im", "im_cluster_node": {}}, "addresses must name each host that exists"),

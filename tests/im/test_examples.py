@@ -101,11 +101,12 @@ def test_steps_are_the_stages_in_their_order():
     text = (EXAMPLES / "ec2.radl").read_text()
     for word in ("become", "hosts:"):
         assert word not in text.replace("hadoop", "")
-    order = ["prepare", "hdfs", "data", "tensorflow", "train", "export", "stop_worker"]
+    order = ["prepare", "hdfs", "data", "tensorflow_chief", "train", "export", "stop_worker"]
     lines = text.partition("contextualize 604800 (")[2].partition(")")[0].split("\n")
     steps = {line.split()[3]: int(line.split()[5]) for line in lines if line}
     assert [steps[name] for name in order] == list(range(1, len(order) + 1))
-    assert steps["parameter_server"] == steps["worker"] == steps["tensorflow"]
+    assert steps["tensorflow_ps"] == steps["tensorflow_worker"] == steps["tensorflow_chief"]
+    assert steps["stop_ps"] == steps["stop_worker"]
 
 
 def test_steps_are_playbooks_of_the_oldest_ansible(tmp_path):
@@ -234,7 +235,7 @@ def test_values_from_a_vault(tmp_path, programs):
         ({"im_cluster_mode": "im", "hadoop_archive": "/tmp/hadoop.tar.gz"}, "so give an http:// or https:// URL"),
         ({**JOB, "im_cluster_mode": "im", "deeptrain_ports": {"ps": 4000}}, "deeptrain_ports cannot be set in the IM-run way"),
         ({**JOB, "im_cluster_mode": "im", "im_cluster_variables": {"deeptrain_autostop_hour": 12}}, "write deeptrain_autostop_hours"),
-        ({**JOB, "im_cluster_mode": "im", "autostop_state_dir": "/x"}, "write deeptrain_state_dir"),
+        ({**JOB, "im_cluster_mode": "im", "deadline_state_dir": "/x"}, "write deeptrain_state_dir"),
         ({"im_cluster_format": "tosca", "im_cluster_mode": "im", **JOB}, "im_cluster_format tosca has the machines only"),
         ({"im_cluster_cloud": "DeployedNode", "im_cluster_node": {}}, "so write them in an inventory"),
         ({**JOB, "im_cluster_cloud": "DeployedNode", "im_cluster_mode": "im", "im_cluster_node": {}}, "addresses must name each host that exists"),

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from conftest import AUTH, LIMIT, PROJECT, Modules
 from infrastructure_manager import free_port
+from stages import SITE
 
 CORES = {"oldest": PROJECT / ".cache/venv-2.16/bin", "current": Path(sys.executable).parent, "newest": PROJECT / ".cache/venv-newest/bin"}
 NODES = {"chief": ["chief-0"], "ps": ["ps-0"], "worker": ["worker-0"]}
@@ -44,7 +45,8 @@ autostop.Shared.__init__ = lambda self, url: None
 autostop.Shared.saved = lambda self: set(os.environ["SAVED"].split())
 sys.exit(cli.main())
 """
-STAGES = ("preflight", "firewall", "hdfs", "data", "train", "export")
+# Those that work on the nodes, and the export at the end.
+STAGES = SITE[SITE.index("preflight") : SITE.index("verify")]
 # A node on this machine; its connection is lost once one file exists, and made at the second try when another does.
 LOSE = """
 from ansible.errors import AnsibleConnectionFailure

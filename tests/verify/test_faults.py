@@ -197,7 +197,7 @@ def test_staging_is_attached_to(cluster):
         assert before["ActiveState"] == "active"
         assert cluster.result("staging", run) == {}
         second = cluster.start("data", **arguments)
-        second.wait_for(f"stage {run}: attached to the running job", 1, "stderr")
+        second.wait_for(f"staging {run}: attached to the running job", 1, "stderr")
         assert cluster.unit("staging", run) == before
     finally:
         cluster.sh(cluster.s3_host, "systemctl kill --signal CONT versitygw")

@@ -20,7 +20,9 @@ import deeptrain.hdfs
 from deeptrain import autostop, cli
 from deeptrain.autostop import End, Lease, Local, Renewed, Shared, poll
 from deeptrain.hdfs import Unavailable
+from deeptrain.kinds import units
 
+STAGING = units("staging")
 HOUR = 3600
 DAYS = 10 * 24 * HOUR * 1000
 # The same on all nodes, as HDFS has told them.
@@ -455,7 +457,7 @@ def test_any_run_that_would_be_lost_with_the_machines_is_listed(node, systemd, m
     monkeypatch.setenv("HADOOP_USER_NAME", "")
     chief = node()
     memory.runs = {"lost", "good", "foreign"}
-    systemd.running = {autostop.TRAIN: ["deeptrain-train@running.service"], autostop.STAGING: [], autostop.EXPORT: []}
+    systemd.running = {autostop.TRAIN: ["deeptrain-train@running.service"], STAGING: [], autostop.EXPORT: []}
     systemd.polls = 1000
     trained(chief, "good")
     armed(chief, "good")(**EXPORTED)
@@ -497,7 +499,7 @@ def test_a_renewal_in_the_grace_resumes_the_training(node, systemd, tmp_path, mo
     trained(config, "second")
     systemd.polls = 1_000_000
     systemd.running[autostop.TRAIN] = ["deeptrain-train@first.service", "deeptrain-train@second.service"]
-    systemd.running[autostop.STAGING] = ["deeptrain-staging@first.service"]
+    systemd.running[STAGING] = ["deeptrain-staging@first.service"]
     path = tmp_path / "autostop.json"
     path.write_text(json.dumps(config))
 

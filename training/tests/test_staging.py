@@ -489,7 +489,7 @@ class TestTrainings:
             job = make_job(source, settings=settings)
             job.directory = tmp_path / "runs" / run / "staging"
             job.directory.mkdir(parents=True, exist_ok=True)
-            monkeypatch.setattr(deeptrain.staging, "at_work", lambda unit: unit in {f"deeptrain-train@{name}.service" for name in trains}, raising=False)
+            monkeypatch.setattr(deeptrain.staging, "is_running", lambda unit: unit in {f"deeptrain-train@{name}.service" for name in trains}, raising=False)
             return stage(job)
 
         again()

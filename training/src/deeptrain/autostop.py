@@ -35,6 +35,7 @@ from pathlib import Path
 
 from deeptrain import documents
 from deeptrain.job import BadInput, JobError
+from deeptrain.kinds import STAGES, units
 
 SHARED = "autostop-lease"
 # Written by the chief when it no longer needs the other nodes, with the expiry of the lease at that time.
@@ -42,7 +43,9 @@ EXPORTED = "autostop-exported"
 RUNS = "runs"
 # `armed` is touched by each run of role autostop, `hdfs` is made when HDFS has answered for the first time.
 RENEWED, LEASE, ARMED, HDFS = "renewed", "lease", "armed", "hdfs"
-TRAIN, STAGING, EXPORT = (f"deeptrain-{kind}@*.service" for kind in ("train", "staging", "export"))
+TRAIN, EXPORT = units("train"), units("export")
+# What the end stops, the last stage first; the export is what it waits for.
+STOPPED = [units(kind) for kind in reversed(STAGES) if kind != "export"]
 IM_SECONDS = 60
 # More than any document of a job.
 DOCUMENT_BYTES = 1 << 20
@@ -365,8 +368,8 @@ class Runs:
         return [run for run in sorted({*self.runs(), *saved}) if (run in saved or self.has_model(run)) and not self.exported(run)]
 
     def busy(self) -> list[str]:
-        """The runs that are staged, trained or exported at this moment; an error while that is unknown."""
-        found = [running_units(pattern) for pattern in (STAGING, TRAIN, EXPORT)]
+        """The runs of which a stage's job runs; an error while that is unknown."""
+        found = [running_units(units(kind)) for kind in STAGES]
         if None in found:
             raise JobError("systemd does not list the running jobs")
         return sorted({unit.removesuffix(".service").split("@", 1)[1] for listed in found for unit in listed or []})
@@ -427,8 +430,8 @@ class End(Runs):
 
     def export_all(self) -> bool:
         """Stops the jobs on the chief, exports what is armed, and returns whether every model and checkpoint is in S3."""
-        self.stopped = [unit for pattern in (TRAIN, STAGING) for unit in running_units(pattern) or []]
-        systemctl("stop", "--no-block", TRAIN, STAGING)
+        self.stopped = [unit for pattern in STOPPED for unit in running_units(pattern) or []]
+        systemctl("stop", "--no-block", *STOPPED)
         self.until(lambda: not is_running(TRAIN))
         # By what is on the disk: a reboot takes the credentials, and with them the export, not what is to be exported.
         pending = [run for run in self.runs() if self.has(run, "export") and not self.exported(run)]

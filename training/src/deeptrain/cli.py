@@ -7,23 +7,16 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import pkgutil
 import sys
 
-from deeptrain import job
-
-# Kind of job → what it does; the module is imported when it is asked for.
-JOBS = {
-    "check": "see that S3 can be read and written",
-    "stage": "bring the data from S3 to HDFS",
-    "train": "run the chief's training command",
-    "export": "upload the model to S3 and verify it",
-}
+from deeptrain import job, kinds
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="deeptrain", description="What runs on the nodes of a deeptrain.cluster.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for kind, text in JOBS.items():
+    for kind, (_function, text) in kinds.KINDS.items():
         command = commands.add_parser(kind, help=text)
         command.add_argument("--job", required=True, metavar="DIRECTORY", help="the job's directory, with its config.json")
     serve = commands.add_parser("serve", help="run the training command of a parameter server or a worker")
@@ -43,8 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
         return importlib.import_module("deeptrain.autostop").unexported(options.state_dir, options.hdfs_url, options.user)
     if options.command == "serve":
         return importlib.import_module("deeptrain.serve").main(options.config)
-    module = importlib.import_module(f"deeptrain.{options.command}")
-    return job.run(options.job, getattr(module, options.command))
+    function, _text = kinds.KINDS[options.command]
+    return job.run(options.job, pkgutil.resolve_name(function))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 import hdfs_native
 
 from deeptrain import documents, manifest, s3
-from deeptrain.autostop import at_work
+from deeptrain.autostop import is_running
 from deeptrain.hdfs import Hdfs, Unavailable, retry
 from deeptrain.job import BadInput, Job, JobError, Outcome, Progress
 from deeptrain.manifest import Entry
@@ -319,7 +319,7 @@ class Staging:
             with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
                 config, run = documents.parse(file.read_text(encoding="utf-8"))["config"], file.parent.parent
                 if Hdfs.same(config["data_url"], self.target.url) and (
-                    at_work(f"deeptrain-train@{run.name}.service")
+                    is_running(f"deeptrain-train@{run.name}.service")
                     or (run == own and target.digest == config["data_manifest_sha256"] and not self.job.settings.get("replace"))
                 ):
                     found.append(run.name)

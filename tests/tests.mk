@@ -27,6 +27,10 @@ argspecs: $(TEST_VENV)
 docs: $(VENV) $(LINK)
 	@demo/run.sh tests/docs.sh
 
+.PHONY: picture
+picture: $(VENV) ## Draw docs/pipeline.svg from docs/pipeline.yml
+	@.venv/bin/python tools/draw.py
+
 sanity: $(TEST_VENV)
 	@demo/run.sh tests/ansible_test.sh sanity
 

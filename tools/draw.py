@@ -23,7 +23,8 @@ COLOURS = {
 }
 # The background is part of the picture, so that it can be read on a dark page.
 FRAME = """\
-<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" font-family="Helvetica, Arial, sans-serif" font-size="{font}" fill="#1f2328">
+<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img"
+ font-family="Helvetica, Arial, sans-serif" font-size="{font}" fill="#1f2328">
 <title>{title}</title>
 <defs>
 <marker id="head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="8" markerHeight="8" orient="auto-start-reverse">
@@ -36,7 +37,7 @@ FRAME = """\
 """
 
 
-def text(at: list[float], text: str, anchor: str = "start", size: int = FONT, bold: bool = False) -> str:
+def label(at: list[float], text: str, anchor: str = "start", size: int = FONT, bold: bool = False) -> str:
     weight = ' font-weight="bold"' if bold else ""
     return f'<text x="{at[0]:g}" y="{at[1]:g}" text-anchor="{anchor}" font-size="{size}"{weight}>{escape(text, quote=False)}</text>'
 
@@ -48,7 +49,7 @@ def box(at: list[float], colour: str, lines: str) -> str:
     drawn = [f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="6" fill="{fill}" stroke="{border}"/>']
     for number, line in enumerate(lines.split("/")):
         if line.strip():
-            drawn.append(text([x + width / 2, y + 20 + number * LINE_HEIGHT], line.strip(), "middle", bold=number == 0))
+            drawn.append(label([x + width / 2, y + 20 + number * LINE_HEIGHT], line.strip(), "middle", bold=number == 0))
     return "\n".join(drawn)
 
 
@@ -80,7 +81,7 @@ def draw(source: dict) -> str:
         *chain(source["stages"]["at"], source["stages"]["list"]),
         *(box(**item) for item in source["boxes"]),
         *(arrow(**item) for item in source["arrows"]),
-        *(text(**item) for item in source["texts"]),
+        *(label(**item) for item in source["texts"]),
     ]
     return FRAME.format(width=width, height=height, font=FONT, title=escape(source["title"]), body="\n".join(body))
 

@@ -36,7 +36,7 @@ WORDS = {
     "bounded": "with a timeout, limited",
     "(time is over|is gone|are gone|was gone|were gone|has gone)": "timed out, expired, cancelled, not found, missing, unreachable",
     "(what is there|there already|(is|are|was|were) not there|is there (already|yet))": "existing, unchanged, missing",
-    "deadline's|the deadline|deadline (role|timer)|role deadline|deadline_[a-z]+": "lease, autostop",
+    "(the deadline|deadline's|role deadline)": "lease, autostop",
     "believ(e|es|ed|ing)": "trust, accept",
     "(let|lets|letting) in": "allow, accept",
     "(make|makes|made|making)( (a|an|the|its|their|new|no|all|of))* (machines?|nodes?|clusters?|infrastructures?|vms?|director(y|ies)|users?)": "create",

@@ -15,17 +15,25 @@ TEST_PARTS := molecule im-run im training sanity units tools lint docs argspecs
 test: prepare-tests ## Run all tests, on real nodes too
 	@tests/parts.sh $(TEST_PARTS)
 
+# Where words are checked. To add: roles plugins playbooks training demo tools extensions.
+WORDS := README.md docs examples inventories changelogs/fragments
 lint: $(TEST_VENV) $(LINK)
 	@demo/run.sh ruff check
 	@demo/run.sh yamllint --strict .
 	@ANSIBLE_INVENTORY=inventories/static/hosts.yml demo/run.sh ansible-lint
 	@demo/run.sh antsibull-changelog lint
+	@demo/run.sh codespell
+	@demo/run.sh python tests/check_words.py $(WORDS)
 
 argspecs: $(TEST_VENV)
 	@demo/run.sh python tests/check_argument_specs.py
 
 docs: $(VENV) $(LINK)
 	@demo/run.sh tests/docs.sh
+
+.PHONY: picture
+picture: $(VENV) ## Draw docs/pipeline.svg from docs/pipeline.yml
+	@.venv/bin/python tools/draw.py
 
 sanity: $(TEST_VENV)
 	@demo/run.sh tests/ansible_test.sh sanity

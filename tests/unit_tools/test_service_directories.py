@@ -27,7 +27,7 @@ def found(file: Path, *names: str) -> list[dict]:
 
 
 def test_the_cache(run_tasks, tmp_path):
-    tasks = found(ROLES / "node" / "tasks" / "main.yml", "Make the directory of the job's user")
+    tasks = found(ROLES / "node" / "tasks" / "main.yml", "Create the directory of the job's user")
     cache, etc = tmp_path / "data" / "deeptrain" / "cache", tmp_path / "etc"
     variables = {"deeptrain_cache_dir": str(cache), "deeptrain_user": USER}
     done = run_tasks(tasks, variables)

@@ -55,6 +55,16 @@ def trusted(handle, name):
         os.close(below)
 
 
+@contextlib.contextmanager
+def untrusted(handle, name):
+    """Open a directory below another; no link is followed."""
+    below = _open_below(handle, name)
+    try:
+        yield below
+    finally:
+        os.close(below)
+
+
 def own(handle, mode, uid=0, gid=0):
     """Give an open directory its mode and owner."""
     os.fchmod(handle, mode)

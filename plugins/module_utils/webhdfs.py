@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The deeptrain.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The few calls of WebHDFS that need the NameNode alone."""
+"""The few calls of WebHDFS that need the NameNode alone, and what the NameNode says of DataNodes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,16 @@ class WebHdfsError(Exception):
         self.exception = exception
 
 
+def datanodes(info, kind):
+    """Return the DataNodes of one kind in the bean NameNodeInfo by their addresses: what the NameNode says of each, with its name."""
+    return {
+        node["xferaddr"].rpartition(":")[0]: {**node, "name": name.rpartition(":")[0]}
+        for name, node in json.loads(info[kind]).items()
+    }
+
+
 class WebHdfs:
-    """HDFS over its NameNode's HTTP port, as one user; each call may take `timeout` seconds."""
+    """HDFS over its NameNode's HTTP port, as one user; each call may take `timeout` seconds. The beans need no user."""
 
     def __init__(self, url, user, timeout):
         self._url = url.rstrip("/")

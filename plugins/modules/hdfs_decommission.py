@@ -93,13 +93,13 @@ lost:
   sample: []
 """
 
-import json
 import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.deeptrain.cluster.plugins.module_utils.webhdfs import (
     WebHdfs,
     WebHdfsError,
+    datanodes,
 )
 
 DECOMMISSIONED = "Decommissioned"
@@ -111,13 +111,8 @@ WORD = "set hadoop_remove_datanodes to true to decommission them"
 
 
 def nodes(info, kind, addresses):
-    """Return the DataNodes of one kind that have one of the addresses: name by address, and what the NameNode says of them."""
-    found = {}
-    for name, node in json.loads(info[kind]).items():
-        address = node["xferaddr"].rpartition(":")[0]
-        if address in addresses:
-            found[address] = {**node, "name": name.rpartition(":")[0]}
-    return found
+    """Return the DataNodes of one kind that have one of the addresses, by address."""
+    return {address: node for address, node in datanodes(info, kind).items() if address in addresses}
 
 
 def not_decommissioned(info, addresses):

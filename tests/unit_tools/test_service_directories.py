@@ -71,9 +71,9 @@ def test_the_identity_of_a_storage_directory(run_tasks, tmp_path):
     (tmp_path / "linked" / "current").rmdir()
     (tmp_path / "linked" / "current").symlink_to(tmp_path / "good" / "current")
     directories = ["good", "fifo", "link", "linked", "empty"]
-    tasks = found(ROLES / "hadoop" / "tasks" / "check.yml", "Look for what is there")
-    seen = "{{ __hadoop_probe.stdout_lines[3:] | map('split', '|') | map(attribute=1) }}"
+    tasks = found(ROLES / "hadoop" / "tasks" / "check.yml", "Query the storage directories and what is installed")
+    seen = "{{ __hadoop_node_info.storage | map(attribute='cluster_id') }}"
     tasks.append({"ansible.builtin.assert": {"that": "__seen == ['own', '', '', '', '']", "fail_msg": "{{ __seen }}"}, "vars": {"__seen": seen}})
     variables = {"__hadoop_dirs": [str(tmp_path / name) for name in directories]}
-    done = run_tasks(tasks, {**variables, **dict.fromkeys(("__hadoop_java_home", "__hadoop_marker", "__hadoop_formatted"), "/none")})
+    done = run_tasks(tasks, {**variables, **dict.fromkeys(("__hadoop_java", "__hadoop_marker", "__hadoop_formatted"), "/none")})
     assert done.returncode == 0, done.stdout + done.stderr

@@ -86,7 +86,7 @@ def options(roles=ROLES):
 
 def _computed(roles):
     """Return the names that the roles derive from the settings."""
-    return set(_load(roles / SETTINGS / "vars" / "main.yml"))
+    return {name for file in (roles / SETTINGS / "vars" / "main").glob("*.yml") for name in _load(file)}
 
 
 def _is_setting(name):

@@ -15,7 +15,7 @@ from conftest import PROJECT
 from test_inventory import PROGRAMS
 
 NAMES = ("deeptrain_s3_credentials", "__im_cluster_credentials")
-FILES = ("deeptrain/vars/main.yml", "im_cluster/vars/main/cluster.yml")
+FILES = ("deeptrain/vars/main/main.yml", "im_cluster/vars/main/cluster.yml")
 ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "env-id", "AWS_SECRET_ACCESS_KEY": "env-secret", "AWS_SESSION_TOKEN": "env-token"}
 CASES = (
     ({}, ["env-id", "env-secret", "env-token"]),

@@ -30,6 +30,16 @@ CONNECTION = {
     "unavailable_timeout": {"type": "int", "default": 300},
 }
 
+
+def wait_options(timeout):
+    """Return the options of a module that waits, with its default of wait_timeout; documented in doc_fragments/im.py."""
+    return {
+        "wait": {"type": "bool", "default": True},
+        "wait_timeout": {"type": "int", "default": timeout},
+        "poll": {"type": "float", "default": 3},
+    }
+
+
 # Of a VM's description, what is returned only when it is asked for.
 SECRETS = ("password", "private_key")
 CONTMSG_END = 1500

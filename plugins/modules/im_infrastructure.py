@@ -19,7 +19,10 @@ description:
     attach to the one that is kept.
   - VMs that the Infrastructure Manager was ended while it made, and does not go on with, are replaced. An infrastructure that has no others is
     destroyed and created again, with a warning, since the Infrastructure Manager may not know a VM that its cloud was just making.
-extends_documentation_fragment: deeptrain.cluster.im
+extends_documentation_fragment:
+  - deeptrain.cluster._attributes
+  - deeptrain.cluster.im
+  - deeptrain.cluster.im.wait
 options:
   state:
     description:
@@ -62,18 +65,8 @@ options:
     type: list
     elements: str
     default: []
-  wait:
-    description: Whether to wait until what was started has ended.
-    type: bool
-    default: true
   wait_timeout:
-    description: How long to wait, in seconds.
-    type: int
     default: 3600
-  poll:
-    description: How long to wait at first between two polls, in seconds. It grows to ten times that.
-    type: float
-    default: 3
   progress_file:
     description:
       - A file to which a line is added at each change while the task waits.
@@ -101,11 +94,9 @@ options:
     default: false
 attributes:
   check_mode:
-    description: Can run in check mode and say what it would change. A document is then tried by the Infrastructure Manager's dry run.
-    support: full
+    details: The Infrastructure Manager validates a document by its dry run.
   diff_mode:
-    description: Shows the number of VMs of each system.
-    support: full
+    details: Shows the number of VMs of each system.
 seealso:
   - module: deeptrain.cluster.im_infrastructure_info
   - module: deeptrain.cluster.im_vm
@@ -248,6 +239,7 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import
     polls,
     retry_while_unavailable,
     wait_for,
+    wait_options,
 )
 
 try:
@@ -782,9 +774,7 @@ def main():
             "tosca": {"type": "str", "no_log": True},
             "allow_removal": {"type": "bool", "default": False},
             "remove": {"type": "list", "elements": "str", "default": []},
-            "wait": {"type": "bool", "default": True},
-            "wait_timeout": {"type": "int", "default": 3600},
-            "poll": {"type": "float", "default": 3},
+            **wait_options(3600),
             "progress_file": {"type": "path"},
             "on_timeout": {"type": "str", "choices": ["keep", "destroy"], "default": "keep"},
             "force": {"type": "bool", "default": False},

@@ -13,7 +13,9 @@ version_added: 0.1.0
 author: The deeptrain.cluster authors (@deeptrain)
 description:
   - Lists all infrastructures of a user, or describes one with its VMs, its contextualization and its RADL.
-extends_documentation_fragment: deeptrain.cluster.im
+extends_documentation_fragment:
+  - deeptrain.cluster._attributes.read_only
+  - deeptrain.cluster.im
 options:
   infrastructure_id:
     description: Id of the one to describe.
@@ -25,13 +27,6 @@ options:
     description: Whether passwords and private keys are returned, in the RADL too.
     type: bool
     default: false
-attributes:
-  check_mode:
-    description: Changes nothing, so runs in check mode as otherwise.
-    support: full
-  diff_mode:
-    description: Changes nothing.
-    support: N/A
 seealso:
   - module: deeptrain.cluster.im_infrastructure
 """

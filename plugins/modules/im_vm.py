@@ -13,7 +13,10 @@ version_added: 0.1.0
 author: The deeptrain.cluster authors (@deeptrain)
 description:
   - Starts, stops, reboots, resizes or removes one VM of an infrastructure of the Infrastructure Manager.
-extends_documentation_fragment: deeptrain.cluster.im
+extends_documentation_fragment:
+  - deeptrain.cluster._attributes
+  - deeptrain.cluster.im
+  - deeptrain.cluster.im.wait
 options:
   infrastructure_id:
     description: The infrastructure's id. This or O(name) is needed.
@@ -39,25 +42,11 @@ options:
     description: With O(state=absent), whether the other VMs are configured again.
     type: bool
     default: true
-  wait:
-    description: Whether to wait until the VM's state is that.
-    type: bool
-    default: true
   wait_timeout:
-    description: How long to wait, in seconds.
-    type: int
     default: 600
-  poll:
-    description: How long to wait at first between two polls, in seconds. It grows to ten times that.
-    type: float
-    default: 3
 attributes:
-  check_mode:
-    description: Can run in check mode and say what it would change.
-    support: full
   diff_mode:
-    description: Shows the VM's state.
-    support: full
+    details: Shows the VM's state.
 seealso:
   - module: deeptrain.cluster.im_infrastructure
 """
@@ -99,6 +88,7 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import
     connect,
     polls,
     retry_while_unavailable,
+    wait_options,
 )
 
 RUNNING = ("running", "configured", "unconfigured")
@@ -194,9 +184,7 @@ def main():
             "state": {"type": "str", "choices": ["started", "stopped", "rebooted", "resized", "absent"], "default": "started"},
             "radl": {"type": "str", "no_log": True},
             "context": {"type": "bool", "default": True},
-            "wait": {"type": "bool", "default": True},
-            "wait_timeout": {"type": "int", "default": 600},
-            "poll": {"type": "float", "default": 3},
+            **wait_options(600),
         },
         required_one_of=[("infrastructure_id", "name")],
         mutually_exclusive=[("infrastructure_id", "name")],

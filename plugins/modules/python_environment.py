@@ -18,6 +18,7 @@ description:
   - Credentials in the URLs of O(requirements) are neither returned nor logged, and are stored for root alone.
   - Removes stale environments that no process uses. This alone is not reported as a change.
   - Replaces a virtual environment that is a plain directory at O(path) with the link. Fails while a process uses that directory.
+extends_documentation_fragment: deeptrain.cluster._attributes
 options:
   path:
     description: Absolute path of the symbolic link. The environments are in the directory C(environments) beside it.
@@ -42,12 +43,8 @@ options:
     description: Directory with further wheels.
     type: path
 attributes:
-  check_mode:
-    description: Can run in check mode and report what it would change.
-    support: full
   diff_mode:
-    description: Shows the link's target before and after.
-    support: full
+    details: Shows the link's target before and after.
 seealso:
   - module: ansible.builtin.pip
   - module: deeptrain.cluster.python_wheel

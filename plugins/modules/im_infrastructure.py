@@ -213,6 +213,7 @@ vms:
 
 import contextlib
 import time
+from collections import Counter
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.yaml import HAS_YAML, yaml_load
@@ -251,6 +252,8 @@ except ImportError:
 TRIES = 3
 # How long an infrastructure that was destroyed is in another state before that has failed.
 LEFT_SECONDS = 5
+# For this long a destroyed infrastructure must be missing from the server's list.
+ABSENCE_SECONDS = 2
 
 
 class Infrastructure:
@@ -373,7 +376,7 @@ class Infrastructure:
             if error.code == 409:
                 return False
             raise
-        self.wait_until_destroyed(self.id)
+        self.wait_until_destroyed([self.id])
         self.module.warn(f"infrastructure {self.id} was broken off, and is made again: see that its cloud has no VM of the first one")
         self.id = None
         return True
@@ -482,7 +485,7 @@ class Infrastructure:
                 if not error.transient:
                     raise
         self.destroy(infrastructure, seconds=self.params["wait_timeout"])
-        self.wait_until_destroyed(infrastructure)
+        self.wait_until_destroyed([infrastructure])
 
     def resize(self, left):
         """Bring the number of VMs to the RADL's, without those left; return whether anything changed, and the numbers before and after."""
@@ -648,31 +651,46 @@ class Infrastructure:
             raise ImError(f"{late}. It could not be destroyed: {error}") from None
         raise ImError(f"{late.args[0].removesuffix(', and goes on')}, and is destroyed")
 
-    def wait_until_destroyed(self, infrastructure):
-        """Wait until an infrastructure is destroyed."""
-        tries, since = 1, None
+    def wait_until_destroyed(self, infrastructures):
+        """Wait until infrastructures are destroyed: until they are missing from the server's list, and still are after a pause.
+
+        The server lists a destroyed infrastructure again when another of its threads saves an older copy after the deletion was saved.
+        """
+        states, requests, since = dict.fromkeys(infrastructures), Counter(infrastructures), {}
         for _poll in polls(self.params["wait_timeout"], self.params["poll"]):
             try:
-                # For its state, the server may have an answer even when it is listed no more.
-                if infrastructure not in self.im.infrastructures():
-                    return
-                state = self.im.state(infrastructure)["state"]
-            except NotFound:
-                return
+                states = self.states_of_existing(infrastructures)
+                if not states:
+                    time.sleep(ABSENCE_SECONDS)
+                    states = self.states_of_existing(infrastructures)
+                    since = dict.fromkeys(states, float("-inf"))
             except ImError as error:
                 if not error.transient:
                     raise
                 continue
-            since = None if state == "deleting" else since or time.monotonic()
-            # At the end of a deletion, it is in no state for a moment.
-            if since is None or time.monotonic() - since < LEFT_SECONDS:
-                continue
-            # VMs could not be removed, or the Infrastructure Manager was started again and forgot what it was doing.
-            if tries == TRIES:
-                raise ImError(f"infrastructure {infrastructure} could not be destroyed and is {state}: see the Infrastructure Manager's log, or set force")
-            tries, since = tries + 1, None
-            self.destroy(infrastructure, self.params["force"])
-        raise TimedOut(f"infrastructure {infrastructure} is not gone after {self.params['wait_timeout']} s: see its VMs, or set force")
+            if not states:
+                return
+            now = time.monotonic()
+            # At the end of a deletion an infrastructure is in another state for a moment.
+            since = {infrastructure: since.get(infrastructure, now) for infrastructure, state in states.items() if state != "deleting"}
+            for infrastructure in [infrastructure for infrastructure, first in since.items() if now - first >= LEFT_SECONDS]:
+                # VMs could not be removed, the deletion was interrupted by a restart of the server, or an older copy was saved.
+                if requests[infrastructure] == TRIES:
+                    what = f"infrastructure {infrastructure} could not be destroyed and is {states[infrastructure]}"
+                    raise ImError(f"{what}: see the Infrastructure Manager's log, or set force")
+                requests[infrastructure] += 1
+                del since[infrastructure]
+                self.destroy(infrastructure, self.params["force"])
+        raise TimedOut(f"infrastructure {', '.join(states)} is not destroyed after {self.params['wait_timeout']} s: see its VMs, or set force")
+
+    def states_of_existing(self, infrastructures):
+        """Return the states of those infrastructures that the server lists."""
+        states = {}
+        for infrastructure in set(infrastructures) & set(self.im.infrastructures()):
+            # For a moment a destroyed one is listed, and has no state.
+            with contextlib.suppress(NotFound):
+                states[infrastructure] = self.im.state(infrastructure)["state"]
+        return states
 
 
 def missing_vms(there, after):
@@ -744,9 +762,8 @@ def finish(module, it, changed):
     """Wait where that is wanted, and return what there is then."""
     state = module.params["state"]
     if state == "absent":
-        if module.params["wait"] and not module.check_mode:
-            for infrastructure in it.all:
-                it.wait_until_destroyed(infrastructure)
+        if module.params["wait"] and it.all and not module.check_mode:
+            it.wait_until_destroyed(it.all)
         return {"state": "absent", "infrastructure_ids": it.all}
     if module.check_mode or it.id is None:
         return {}

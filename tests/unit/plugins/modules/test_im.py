@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 
 import pytest
 from ansible_collections.deeptrain.cluster.plugins.module_utils import im as client
@@ -29,6 +30,7 @@ def server(monkeypatch, im_server):
     """Return the server, with short waits."""
     monkeypatch.setattr(im_infrastructure, "LOST_SECONDS", 0.5)
     monkeypatch.setattr(im_infrastructure, "LEFT_SECONDS", 0.1)
+    monkeypatch.setattr(im_infrastructure, "ABSENCE_SECONDS", 0.07)
     monkeypatch.setattr(im_vm, "LOST_SECONDS", 0.5)
     monkeypatch.setattr(im_module, "BEGIN_SECONDS", 0.2)
     monkeypatch.setattr(im_module, "RETRY_SECONDS", 0.05)
@@ -481,6 +483,51 @@ def test_absent_repeats_a_deletion_that_failed(server, run):
     # The other one of its name is destroyed too.
     gone = run(im_infrastructure, name="cluster", state="absent")
     assert (gone["changed"], gone["state"], server.existing) == (True, "absent", {})
+
+
+def saved_again(server, times):
+    """Have the server list what it has destroyed so often again: another of its threads saves an older copy after the deletion."""
+    respond = server.respond
+    copies, lists = {}, []
+
+    def respond_late(method, path, body, query):
+        if method == "DELETE" and len(path) == 2 and path[1] in server.existing and len(lists) < times:
+            copies[path[1]] = server.existing[path[1]]
+        answer = respond(method, path, body, query)
+        if method == "GET" and len(path) == 1 and copies and not set(copies) & set(server.existing):
+            # It was missing from this list, and is in the next one.
+            lists.append(answer)
+            server.existing.update(copies)
+            copies.clear()
+        return answer
+
+    server.respond = respond_late
+
+
+def test_absent_destroys_what_is_listed_again(server, run):
+    server.create(RADL)
+    saved_again(server, 1)
+    result = run(im_infrastructure, name="cluster", state="absent")
+    assert (result["changed"], result["state"], server.existing) == (True, "absent", {})
+    assert server.calls.count("DELETE /infrastructures/ID") == 2
+
+
+def test_absent_gives_up_on_what_is_listed_again_and_again(server, run):
+    server.create(RADL)
+    saved_again(server, 100)
+    result = run(im_infrastructure, name="cluster", state="absent")
+    assert "infrastructure i1 could not be destroyed and is configured" in result["msg"]
+    assert server.calls.count("DELETE /infrastructures/ID") == im_infrastructure.TRIES
+
+
+def test_absent_pauses_once_for_all(server, run, monkeypatch):
+    for _number in range(3):
+        server.create(RADL)
+    pauses, sleep = [], time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: (pauses.append(seconds), sleep(seconds)))
+    result = run(im_infrastructure, name="cluster", state="absent", destroy_all=True)
+    assert (result["infrastructure_ids"], server.existing) == (["i1", "i2", "i3"], {})
+    assert pauses.count(im_infrastructure.ABSENCE_SECONDS) == 1
 
 
 @pytest.mark.parametrize("wait", [True, False])

@@ -95,7 +95,6 @@ import hashlib
 import os
 import re
 import shlex
-import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -103,6 +102,7 @@ from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.display import Display
 from ansible.utils.unsafe_proxy import wrap_var
+from ansible_collections.deeptrain.cluster.plugins.module_utils import guarded_files
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im import ImError, NotFound, client, radl_name, radl_public_systems
 
 display = Display()
@@ -215,7 +215,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         for vm in item["vms"]:
             vm["login"] = "key" if vm["private_key"] else "password" if vm["password"] else "none"
             if vm["private_key"]:
-                _replace(self._key_file(item, vm), vm["private_key"].strip() + "\n")
+                guarded_files.write_own(self._key_file(item, vm), vm["private_key"].strip() + "\n")
 
     def _add(self, item, prefix):
         """Add an infrastructure's hosts, their groups and their variables."""
@@ -334,11 +334,3 @@ def _without_secrets(vm):
 def _untemplated(value):
     """Return a value so that Ansible takes nothing in it for a template: it comes from elsewhere."""
     return wrap_var(value) if isinstance(value, str) and "{" in value else value
-
-
-def _replace(path, text):
-    """Replace a file, or make it, so that its owner alone can read it."""
-    number, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".")
-    with open(number, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(temporary, path)

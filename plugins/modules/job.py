@@ -436,7 +436,7 @@ class Job:
                 self.module.fail_json(msg=f"There is no user and group {user} on this node: run role deeptrain.cluster.node first")
             self.make_directory(uid, gid)
             with self.directory() as handle:
-                guarded_files.write(handle, "config.json", json.dumps(self.document, indent=2, sort_keys=True) + "\n", 0o640, gid)
+                guarded_files.write(handle, "config.json", json.dumps(self.document, indent=2, sort_keys=True) + "\n", 0o640, (0, gid))
         return True
 
     def make_directory(self, uid, gid):

@@ -102,7 +102,7 @@ import shutil
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.deeptrain.cluster.plugins.module_utils import locks
+from ansible_collections.deeptrain.cluster.plugins.module_utils import guarded_files, locks
 
 # In each environment, written last: without it the environment is incomplete.
 MARKER = "environment.json"
@@ -255,12 +255,7 @@ class Environments:
                 # All users can read a command line.
                 data="\n".join(description["requirements"]),
             )
-            with open(os.path.join(directory, MARKER + ".part"), "w", encoding="utf-8", opener=_open_private) as file:
-                json.dump(description, file, indent=2, sort_keys=True)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(os.path.join(directory, MARKER + ".part"), os.path.join(directory, MARKER))
+            guarded_files.write_own(os.path.join(directory, MARKER), json.dumps(description, indent=2, sort_keys=True) + "\n", durable=True)
         except OSError as error:
             self.module.fail_json(msg=f"{failed} into {directory}: {error}")
         finally:

@@ -184,7 +184,7 @@ def test_thousand(served):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"url": "http://127.0.0.1:1"}, "see that the Infrastructure Manager runs there"),
+        ({"url": "http://127.0.0.1:1"}, "make sure that the Infrastructure Manager runs there"),
         ({"url": "nowhere"}, "url is 'nowhere'"),
         ({"auth": [{"type": "Dummy"}]}, "no entry of type InfrastructureManager"),
         ({"auth": [{"type": "InfrastructureManager", "username": "tester", "password": "another"}]}, "See the entry of type InfrastructureManager"),

@@ -187,7 +187,7 @@ def test_all_of_them(read, infrastructures):
 def test_chosen(read, infrastructures):
     infrastructures({"inf-1": ("deep", [vm("ps")]), "inf-2": ("deep", [vm("worker")])})
     assert list(read(infrastructure_id="inf-2").hosts) == ["worker-0"]
-    with pytest.raises(AnsibleParserError, match="2 infrastructures are named deep: inf-1, inf-2. Say which one by infrastructure_id"):
+    with pytest.raises(AnsibleParserError, match="2 infrastructures are named deep: inf-1, inf-2. Select one with infrastructure_id"):
         read(name="deep")
     with pytest.raises(AnsibleParserError, match="both given"):
         read(name="deep", infrastructure_id="inf-1")
@@ -218,7 +218,7 @@ def test_failure(read, im_server):
 @pytest.mark.parametrize("key", ["..", "a b", ".ssh", ""])
 def test_id_that_is_no_directory(read, im_server, key):
     im_server.breaks.append(("GET /infrastructures", (200, {"uri-list": [{"uri": key}]})))
-    with pytest.raises(AnsibleParserError, match="which is none"):
+    with pytest.raises(AnsibleParserError, match="which is not the id of an infrastructure"):
         read()
 
 

@@ -25,7 +25,7 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
     radl_deploying,
     radl_masked,
     radl_name,
-    radl_places,
+    radl_positions,
     radl_public_systems,
     radl_secrets,
 )
@@ -202,7 +202,7 @@ def test_command_in_a_file_that_others_can_write_to(tmp_path):
     file = tmp_path / "auth.dat"
     file.write_text(f"type = InfrastructureManager; token = command(touch {tmp_path}/ran)")
     file.chmod(0o660)
-    with pytest.raises(ImError, match="others can write to auth_file .*: run chmod 600"):
+    with pytest.raises(ImError, match="other users can write to auth_file .*: run chmod 600"):
         client({"url": "http://host", "auth_file": str(file)})
     assert not (tmp_path / "ran").exists()
 
@@ -242,13 +242,13 @@ def test_environment_is_the_last_resort(monkeypatch):
         ),
         (401, {"message": "No authentication data provided", "code": 401}, "See the entry of type InfrastructureManager", False),
         (403, {"message": "Access not granted", "code": 403}, "belongs to another user", False),
-        (404, {"message": "Invalid id", "code": 404}, "It is gone, or was never there", False),
+        (404, {"message": "Invalid id", "code": 404}, "It does not exist, or no longer", False),
         (409, {"message": "being deleted", "code": 409}, "being deleted. Wait until", False),
         (415, {"message": "Unsupported Media Type", "code": 415}, "with 415: Unsupported Media Type", False),
         (422, {"detail": [{"loc": ["path", "prop"], "msg": "unexpected value", "input": SECRET}]}, "with 422: path.prop: unexpected value.", False),
-        (500, b"<html>oops</html>", "(a web page, not the Infrastructure Manager's words)", True),
-        (502, b"", "(no words)", True),
-        (504, {"detail": "Operation timed out"}, "Operation timed out. It may go on", True),
+        (500, b"<html>oops</html>", "(a web page, not a message of the Infrastructure Manager)", True),
+        (502, b"", "(no message)", True),
+        (504, {"detail": "Operation timed out"}, "Operation timed out. It may still be carried out", True),
     ],
 )
 def test_refusals(im_server, im, code, body, words, lost):
@@ -298,7 +298,7 @@ def test_late_answer_is_a_lost_one():
 def test_refused_connection_is_no_lost_answer():
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    with pytest.raises(ImError, match="see that the Infrastructure Manager runs there") as caught:
+    with pytest.raises(ImError, match="make sure that the Infrastructure Manager runs there") as caught:
         Im(f"http://127.0.0.1:{port}", AUTH).create("deploy x 1")
     assert not caught.value.outcome_unknown
 
@@ -371,7 +371,7 @@ def test_radl():
 
 def test_places_in_a_radl():
     words = "with 400: Line 2: Parse error in: LexToken(SYSTEM,'system',2,18)."
-    assert radl_places("description x (\n  system a ()", words) == "with 400: Line 2: Parse error in: 'system' in line 2, column 3."
+    assert radl_positions("description x (\n  system a ()", words) == "with 400: Line 2: Parse error in: 'system' in line 2, column 3."
 
 
 def test_vm():

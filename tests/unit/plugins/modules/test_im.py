@@ -28,10 +28,10 @@ TOSCA = "tosca_definitions_version: tosca_simple_yaml_1_0\nmetadata: {infra_name
 @pytest.fixture
 def server(monkeypatch, im_server):
     """Return the server, with short waits."""
-    monkeypatch.setattr(im_infrastructure, "LOST_SECONDS", 0.5)
-    monkeypatch.setattr(im_infrastructure, "LEFT_SECONDS", 0.1)
+    monkeypatch.setattr(im_infrastructure, "OUTCOME_SECONDS", 0.5)
+    monkeypatch.setattr(im_infrastructure, "FAILED_SECONDS", 0.1)
     monkeypatch.setattr(im_infrastructure, "ABSENCE_SECONDS", 0.07)
-    monkeypatch.setattr(im_vm, "LOST_SECONDS", 0.5)
+    monkeypatch.setattr(im_vm, "OUTCOME_SECONDS", 0.5)
     monkeypatch.setattr(im_module, "BEGIN_SECONDS", 0.2)
     monkeypatch.setattr(im_module, "RETRY_SECONDS", 0.05)
     monkeypatch.setattr(client.Im, "agree_seconds", 0.5)
@@ -83,7 +83,7 @@ def test_lost_answer_of_a_server_that_does_not_come_back(server, run):
     server.breaks.insert(0, ("GET /infrastructures", (200, {"uri-list": []})))
     server.breaks.insert(0, ("GET /infrastructures", (200, {"uri-list": []})))
     server.breaks.insert(0, ("GET /infrastructures", (200, {"uri-list": []})))
-    assert "could not be seen" in run(im_infrastructure, radl=RADL)["msg"]
+    assert "Its outcome is unknown" in run(im_infrastructure, radl=RADL)["msg"]
 
 
 def test_new_infrastructure_without_a_name_is_waited_for(server, run):
@@ -157,7 +157,7 @@ def test_failed_destruction_is_no_other_controller(server, run):
 def test_age_is_in_the_id():
     """Of two ids, the server gave the first one, although as text it is the greater one."""
     ids = ["fffffff0-e99f-11f1-94a9-02fc00000001", "00000001-e9a0-11f1-94a9-02fc00000001"]
-    assert sorted(reversed(ids), key=client._age) == ids
+    assert sorted(reversed(ids), key=client._creation_time) == ids
 
 
 @pytest.mark.parametrize("check_mode", [False, True])
@@ -216,7 +216,7 @@ def test_infrastructure_of_an_id_is_not_replaced(server, run):
     made = server.create(RADL)
     server.existing[made].update(vms={}, state="pending")
     result = run(im_infrastructure, radl=RADL, infrastructure_id=made)
-    assert "infrastructure i1 has no VMs, and nobody makes any: destroy it" in result["msg"]
+    assert "infrastructure i1 has no VMs, and the server creates none: destroy it" in result["msg"]
     assert list(server.existing) == [made]
 
 
@@ -224,7 +224,7 @@ def test_what_a_server_is_just_making_is_not_counted(server, run):
     made = server.create(RADL)
     there, vms = server.existing[made], server.existing[made]["vms"]
     there.update(vms={"0": "worker"}, creation=CREATING, state="pending")
-    assert "is still getting VMs after 1 s" in run(im_infrastructure, radl=RADL, wait_timeout=1)["msg"]
+    assert "VMs of infrastructure i1 are still being created after 1 s" in run(im_infrastructure, radl=RADL, wait_timeout=1)["msg"]
     assert not run(im_infrastructure, radl=RADL, wait=False)["changed"]
     looks = server.count("data")
     server.act(lambda: server.count("data") > looks + 2, lambda: there.update(vms=vms, creation={}, state=None))
@@ -271,7 +271,7 @@ def test_server_that_ends_again_and_again_while_it_makes_vms(server, run):
     server.state = "pending"
     server.deploy = lambda *arguments: None
     result = run(im_infrastructure, radl=RADL, wait_timeout=600)
-    assert "is pending: the Infrastructure Manager was ended while it made its VMs. Run this again" in result["msg"]
+    assert "is pending: the Infrastructure Manager was interrupted while it created its VMs. Run this again" in result["msg"]
     assert (result["infrastructure_id"], list(server.existing)) == ("i3", ["i3"])
 
 
@@ -335,7 +335,7 @@ def test_every_module_without_a_server(server, run, module, arguments):
     assert "set ca_path to the authority" in run(module, url=server.url.replace("http:", "https:"), **arguments)["msg"]
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        assert "(timed out): see that the Infrastructure Manager runs there" in run(module, url=url, **{**arguments, "timeout": 1})["msg"]
+        assert "(timed out): make sure that the Infrastructure Manager runs there" in run(module, url=url, **{**arguments, "timeout": 1})["msg"]
     assert "Connection refused" in run(module, url=url, **arguments)["msg"]
 
 
@@ -357,7 +357,7 @@ def test_bad_answer_while_waiting_is_asked_for_again(server, run, reply, call):
 
 
 @pytest.mark.parametrize(
-    ("code", "words"), [(400, "oops"), (401, "See the entry of type InfrastructureManager"), (403, "belongs to another user"), (409, "try again")]
+    ("code", "words"), [(400, "oops"), (401, "See the entry of type InfrastructureManager"), (403, "belongs to another user"), (409, "and retry")]
 )
 @pytest.mark.parametrize(
     ("call", "arguments"),
@@ -408,7 +408,7 @@ def test_added_vms_whose_answer_was_lost(server, run):
 
 
 @pytest.mark.parametrize("state", ["unknown", "running", "something new"])
-@pytest.mark.parametrize(("on_timeout", "left", "words"), [("keep", 1, "and goes on"), ("destroy", 0, "and is destroyed")])
+@pytest.mark.parametrize(("on_timeout", "left", "words"), [("keep", 1, "and continues"), ("destroy", 0, "and is destroyed")])
 def test_time_is_over(server, run, state, on_timeout, left, words):
     server.state = state
     result = run(im_infrastructure, radl=RADL, wait_timeout=1, on_timeout=on_timeout)
@@ -421,7 +421,7 @@ def test_time_is_over(server, run, state, on_timeout, left, words):
 def test_failure_keeps_what_there_is(server, run, state):
     server.state = state
     result = run(im_infrastructure, radl=RADL, on_timeout="destroy")
-    assert f"infrastructure i1 is {state} (VMs: 0 {state}, 1 {state}). The end of its contextualization: the log has ********" in result["msg"]
+    assert f"infrastructure i1 is {state} (VMs: 0 {state}, 1 {state}). The end of its contextualization log: the log has ********" in result["msg"]
     assert (result["infrastructure_id"], len(server.existing)) == ("i1", 1)
 
 
@@ -431,7 +431,7 @@ def test_vm_that_was_ended_by_hand(server, run, state):
     server.existing[made].update(state=state, vm_states={"1": "off"})
     result = run(im_infrastructure, radl=RADL)
     assert f"infrastructure i1 is {state} (VMs: 0 {state}, 1 off). VMs " in result["msg"]
-    assert "1 were ended in their cloud, or stopped there: start them, or remove them with im_vm" in result["msg"]
+    assert "1 were terminated or stopped in their cloud: start them, or remove them with im_vm" in result["msg"]
 
 
 def test_progress(server, run, tmp_path):
@@ -450,7 +450,7 @@ def test_infrastructure_that_vanishes(server, run):
     server.state = "pending"
     server.act(lambda: server.count("state") > 5, server.existing.clear)
     result = run(im_infrastructure, radl=RADL)
-    assert "infrastructure i1 vanished while it was waited for" in result["msg"]
+    assert "infrastructure i1 was destroyed during the wait for it" in result["msg"]
     assert result["infrastructure_id"] == "i1"
 
 
@@ -574,7 +574,7 @@ def test_two_of_one_name(server, run):
     server.create(RADL)
     server.create(RADL)
     for module, arguments in ((im_infrastructure, {"radl": RADL}), (im_infrastructure_info, {"name": "cluster"}), (im_vm, {"name": "cluster", "vm": "0"})):
-        assert "2 infrastructures are named cluster: i1, i2. Say which one by infrastructure_id" in run(module, **arguments)["msg"]
+        assert "2 infrastructures are named cluster: i1, i2. Select one with infrastructure_id" in run(module, **arguments)["msg"]
 
 
 def test_vm(server, run):
@@ -587,6 +587,6 @@ def test_vm(server, run):
     assert list(server.existing[made]["vms"]) == ["0"]
     assert not run(im_vm, name="cluster", vm="worker-1", state="absent")["changed"]
     result = run(im_vm, name="cluster", vm="0", state="stopped", wait_timeout=1)
-    assert "VM 0 of infrastructure i1 is configured, and was to be stopped within 1 s" in result["msg"]
+    assert "VM 0 of infrastructure i1 is configured, and did not become stopped within 1 s" in result["msg"]
     server.breaks.append(("PUT /infrastructures/ID/vms/0/reboot", (500, b"oops")))
     assert "oops" in run(im_vm, name="cluster", vm="0", state="rebooted")["msg"]

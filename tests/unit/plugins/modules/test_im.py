@@ -65,8 +65,8 @@ def test_created_once(server, run):
 
 
 @pytest.mark.parametrize("reply", [LOST, WEB_PAGE, (200, b'{"uri": "http'), (200, b'{"uri": 1}')])
-def test_lost_answer_to_a_creation(server, run, reply):
-    # What the server did not carry out it can be told again; what it did is found.
+def test_creation_without_an_answer(server, run, reply):
+    # A creation that the server carried out is found, another one can be retried.
     server.breaks.append(("POST /infrastructures", reply))
     result = run(im_infrastructure, radl=RADL)
     if reply in (LOST, WEB_PAGE):
@@ -77,24 +77,24 @@ def test_lost_answer_to_a_creation(server, run, reply):
     assert server.created == 1
 
 
-def test_lost_answer_of_a_server_that_does_not_come_back(server, run):
+def test_creation_whose_outcome_stays_unknown(server, run):
     server.breaks += [("POST /infrastructures", LOST)] + [("GET /infrastructures", LOST)] * 100
-    # The first looks are before the creation.
+    # The first lists are read before the creation.
     server.breaks.insert(0, ("GET /infrastructures", (200, {"uri-list": []})))
     server.breaks.insert(0, ("GET /infrastructures", (200, {"uri-list": []})))
     server.breaks.insert(0, ("GET /infrastructures", (200, {"uri-list": []})))
     assert "Its outcome is unknown" in run(im_infrastructure, radl=RADL)["msg"]
 
 
-def test_new_infrastructure_without_a_name_is_waited_for(server, run):
+def test_waits_for_the_name_of_a_new_infrastructure(server, run):
     made = server.create(RADL)
-    # Somebody's creation, which has not come as far as its name.
+    # Another controller's creation, before the infrastructure has its name.
     server.breaks += [("GET /infrastructures/ID/radl", (200, {"radl": ""}))] * 2
     result = run(im_infrastructure, radl=RADL)
     assert (result["changed"], result["infrastructure_id"], server.created) == (False, made, 1)
 
 
-def test_what_a_server_left_without_a_name_is_removed(server, run):
+def test_interrupted_creation_without_a_name_is_removed(server, run):
     def half(method, path, body, query):
         if (method, path) == ("POST", ["infrastructures"]):
             server.existing[f"i{server.created}"] = {"radl": "", "vms": {}, "state": "pending"}
@@ -108,7 +108,7 @@ def test_what_a_server_left_without_a_name_is_removed(server, run):
 
 
 def beside_creation(server, action):
-    """Have something done where the server creates an infrastructure, after others have seen that there is none."""
+    """Run an action in place of the server's creation of an infrastructure, after the module has found none."""
 
     def respond(method, path, body, query):
         if (method, path, "dry_run" in query) == ("POST", ["infrastructures"], False):
@@ -132,8 +132,8 @@ def test_another_controller_was_later_and_ended(server, run):
     assert (result["changed"], result["infrastructure_id"], list(server.existing)) == (True, "i1", ["i1"])
 
 
-def test_infrastructure_of_another_controller_is_not_destroyed_in_time(server, run):
-    """It is not this task's own that `on_timeout` would destroy."""
+def test_on_timeout_keeps_the_infrastructure_of_another_controller(server, run):
+    """It was not created by this task."""
     server.state = "running"
     beside_creation(server, lambda create: (server.create(RADL), create())[1])
     result = run(im_infrastructure, radl=RADL, wait_timeout=1, on_timeout="destroy")
@@ -141,7 +141,7 @@ def test_infrastructure_of_another_controller_is_not_destroyed_in_time(server, r
     assert list(server.existing) == ["i1"]
 
 
-def test_failed_destruction_is_no_other_controller(server, run):
+def test_failed_deletion_is_not_another_controllers_infrastructure(server, run):
     old = server.create(RADL)
     server.existing[old]["state"] = "deleting"
 
@@ -154,23 +154,23 @@ def test_failed_destruction_is_no_other_controller(server, run):
     assert (result["infrastructure_id"], list(server.existing)) == ("i2", ["i1", "i2"])
 
 
-def test_age_is_in_the_id():
-    """Of two ids, the server gave the first one, although as text it is the greater one."""
+def test_creation_time_is_in_the_id():
+    """The server gave the first id first, although it is the greater text."""
     ids = ["fffffff0-e99f-11f1-94a9-02fc00000001", "00000001-e9a0-11f1-94a9-02fc00000001"]
     assert sorted(reversed(ids), key=client._creation_time) == ids
 
 
 @pytest.mark.parametrize("check_mode", [False, True])
-def test_nothing_is_removed_without_the_users_word(server, run, check_mode):
+def test_nothing_is_removed_without_allow_removal(server, run, check_mode):
     made = server.create(RADL)
     result = run(im_infrastructure, check_mode, radl=f"{RADL}system chief ()\ndeploy chief 1\n".replace("worker 2", "worker 1"), remove=["1"])
     assert "infrastructure i1 has 2 worker and not 1: VMs 1 would be removed" in result["msg"]
     assert "allow_removal" in result["msg"]
-    # Nothing is added, either.
+    # Nothing is added either.
     assert list(server.existing[made]["vms"]) == ["0", "1"]
 
 
-def test_all_of_a_name_are_destroyed_at_the_users_word(server, run):
+def test_destroy_all(server, run):
     for name in ("cluster", "cluster", "other"):
         server.create(RADL.replace("cluster", name))
     assert "2 infrastructures are named cluster: i1, i2" in run(im_infrastructure, name="cluster", state="absent")["msg"]
@@ -185,14 +185,14 @@ ORPHANED = {"creating": True, "configured": False}
 
 
 @pytest.mark.parametrize("vms", [{}, {"0": "worker"}])
-def test_what_a_server_left_unmade_is_made_again(server, run, vms):
+def test_infrastructure_with_orphaned_vms_only_is_created_again(server, run, vms):
     made = server.create(RADL)
     server.existing[made].update(vms=vms, creation=ORPHANED, state="pending")
     result = run(im_infrastructure, radl=RADL)
     assert (result["changed"], result["infrastructure_id"], list(server.existing)) == (True, "i2", ["i2"])
 
 
-def test_vms_that_a_server_left_unmade_are_replaced(server, run):
+def test_orphaned_vms_are_replaced(server, run):
     made = server.create(RADL)
     half = server.respond
 
@@ -220,19 +220,19 @@ def test_infrastructure_of_an_id_is_not_replaced(server, run):
     assert list(server.existing) == [made]
 
 
-def test_what_a_server_is_just_making_is_not_counted(server, run):
+def test_vms_are_not_counted_while_they_are_being_created(server, run):
     made = server.create(RADL)
     there, vms = server.existing[made], server.existing[made]["vms"]
     there.update(vms={"0": "worker"}, creation=CREATING, state="pending")
     assert "VMs of infrastructure i1 are still being created after 1 s" in run(im_infrastructure, radl=RADL, wait_timeout=1)["msg"]
     assert not run(im_infrastructure, radl=RADL, wait=False)["changed"]
-    looks = server.count("data")
-    server.act(lambda: server.count("data") > looks + 2, lambda: there.update(vms=vms, creation={}, state=None))
+    polls = server.count("data")
+    server.act(lambda: server.count("data") > polls + 2, lambda: there.update(vms=vms, creation={}, state=None))
     result = run(im_infrastructure, radl=RADL, wait_timeout=600)
     assert (result["changed"], result["state"], len(result["vms"])) == (False, "configured", 2)
 
 
-def test_what_a_server_is_just_beginning_with_is_waited_for(server, run):
+def test_waits_for_a_creation_that_begins(server, run):
     made = server.create(RADL)
     vms = server.existing[made]["vms"]
     server.existing[made].update(vms={}, state="pending")
@@ -248,7 +248,7 @@ def test_what_a_server_is_just_beginning_with_is_waited_for(server, run):
     assert (result["infrastructure_id"], result["state"], len(result["vms"])) == (made, "configured", 2)
 
 
-def test_server_that_ends_while_it_makes_vms(server, run):
+def test_creation_of_vms_is_interrupted(server, run):
     server.state = "pending"
     deploy, server.deploy = server.deploy, lambda *arguments: None
 
@@ -267,7 +267,7 @@ def test_server_that_ends_while_it_makes_vms(server, run):
     assert (result["infrastructure_id"], result["state"], list(server.existing)) == ("i2", "configured", ["i2"])
 
 
-def test_server_that_ends_again_and_again_while_it_makes_vms(server, run):
+def test_creation_of_vms_is_interrupted_each_time(server, run):
     server.state = "pending"
     server.deploy = lambda *arguments: None
     result = run(im_infrastructure, radl=RADL, wait_timeout=600)
@@ -341,7 +341,7 @@ def test_every_module_without_a_server(server, run, module, arguments):
 
 @pytest.mark.parametrize("reply", [(500, b"oops"), (502, b"<html>"), WEB_PAGE, (200, b'{"state": {"sta'), LOST])
 @pytest.mark.parametrize("call", ["state", "data"])
-def test_bad_answer_while_waiting_is_asked_for_again(server, run, reply, call):
+def test_wait_continues_after_a_transient_error(server, run, reply, call):
     made = server.create(RADL)
     server.existing[made]["state"] = "pending"
     server.act(
@@ -389,7 +389,7 @@ def test_playbooks_in_a_radl_deploy_nothing(server, run):
     assert run(im_infrastructure, radl=text)["diff"]["after"] == {"worker": 1}
 
 
-def test_vms_removed_by_the_users_word(server, run):
+def test_allow_removal(server, run):
     made = server.create(RADL.replace("worker 2", "worker 4"))
     arguments = {"radl": RADL, "allow_removal": True, "remove": ["worker-1"]}
     assert run(im_infrastructure, True, **arguments)["removed"] == ["1", "3"]
@@ -398,7 +398,7 @@ def test_vms_removed_by_the_users_word(server, run):
     assert list(server.existing[made]["vms"]) == ["0", "2"]
 
 
-def test_added_vms_whose_answer_was_lost(server, run):
+def test_added_vms_without_an_answer(server, run):
     made = server.create(RADL)
     server.breaks.append(("POST /infrastructures/ID", LOST))
     assert run(im_infrastructure, radl=RADL.replace("worker 2", "worker 3"))["changed"]
@@ -409,7 +409,7 @@ def test_added_vms_whose_answer_was_lost(server, run):
 
 @pytest.mark.parametrize("state", ["unknown", "running", "something new"])
 @pytest.mark.parametrize(("on_timeout", "left", "words"), [("keep", 1, "and continues"), ("destroy", 0, "and is destroyed")])
-def test_time_is_over(server, run, state, on_timeout, left, words):
+def test_timeout(server, run, state, on_timeout, left, words):
     server.state = state
     result = run(im_infrastructure, radl=RADL, wait_timeout=1, on_timeout=on_timeout)
     assert result["failed"]
@@ -418,7 +418,7 @@ def test_time_is_over(server, run, state, on_timeout, left, words):
 
 
 @pytest.mark.parametrize("state", ["failed", "unconfigured"])
-def test_failure_keeps_what_there_is(server, run, state):
+def test_failed_infrastructure_is_kept(server, run, state):
     server.state = state
     result = run(im_infrastructure, radl=RADL, on_timeout="destroy")
     assert f"infrastructure i1 is {state} (VMs: 0 {state}, 1 {state}). The end of its contextualization log: the log has ********" in result["msg"]
@@ -426,7 +426,7 @@ def test_failure_keeps_what_there_is(server, run, state):
 
 
 @pytest.mark.parametrize("state", ["configured", "off"])
-def test_vm_that_was_ended_by_hand(server, run, state):
+def test_terminated_vm(server, run, state):
     made = server.create(RADL)
     server.existing[made].update(state=state, vm_states={"1": "off"})
     result = run(im_infrastructure, radl=RADL)
@@ -446,7 +446,7 @@ def test_progress(server, run, tmp_path):
     ]
 
 
-def test_infrastructure_that_vanishes(server, run):
+def test_infrastructure_is_destroyed_during_the_wait(server, run):
     server.state = "pending"
     server.act(lambda: server.count("state") > 5, server.existing.clear)
     result = run(im_infrastructure, radl=RADL)
@@ -456,7 +456,7 @@ def test_infrastructure_that_vanishes(server, run):
 
 def test_absent(server, run):
     server.create(RADL)
-    # It is refused while VMs are being added, and an answer may be lost.
+    # The server refuses it while VMs are being added, and a proxy may not answer.
     server.breaks += [("DELETE /infrastructures/ID", (409, {"message": "Busy", "code": 409})), ("DELETE /infrastructures/ID", (502, b""))]
     assert run(im_infrastructure, name="cluster", state="absent", check_mode=True)["changed"]
     assert len(server.breaks) == 2
@@ -475,7 +475,7 @@ def test_absent_waits_for_an_earlier_deletion(server, run, arguments):
     assert not any(call.startswith("DELETE") for call in server.calls)
 
 
-def test_absent_repeats_a_deletion_that_failed(server, run):
+def test_absent_retries_a_failed_deletion(server, run):
     server.create(RADL)
     server.create(RADL)
     server.existing["i1"]["state"] = "deleting"
@@ -486,7 +486,7 @@ def test_absent_repeats_a_deletion_that_failed(server, run):
 
 
 def saved_again(server, times):
-    """Have the server list what it has destroyed so often again: another of its threads saves an older copy after the deletion."""
+    """Let the server list destroyed infrastructures again, so many times: another of its threads saves an older copy after the deletion."""
     respond = server.respond
     copies, lists = {}, []
 
@@ -512,7 +512,7 @@ def test_absent_destroys_what_is_listed_again(server, run):
     assert server.calls.count("DELETE /infrastructures/ID") == 2
 
 
-def test_absent_gives_up_on_what_is_listed_again_and_again(server, run):
+def test_absent_fails_when_it_is_listed_again_each_time(server, run):
     server.create(RADL)
     saved_again(server, 100)
     result = run(im_infrastructure, name="cluster", state="absent")
@@ -531,11 +531,11 @@ def test_absent_pauses_once_for_all(server, run, monkeypatch):
 
 
 @pytest.mark.parametrize("wait", [True, False])
-def test_absent_is_not_said_of_what_is_there(server, run, wait):
+def test_absent_fails_when_the_infrastructure_still_exists(server, run, wait):
     server.create(RADL)
     server.breaks += [("DELETE /infrastructures/ID", (500, b"oops"))] * 3
     assert "oops" in run(im_infrastructure, name="cluster", state="absent", wait=wait)["msg"]
-    # The server took the call, and could not carry it out.
+    # The server accepted the call, and could not carry it out.
     server.breaks = [("DELETE /infrastructures/ID", (200, b" "))] * 3
     result = run(im_infrastructure, name="cluster", state="absent")
     assert "could not be destroyed and is configured" in result["msg"]
@@ -550,7 +550,7 @@ def test_absent_is_not_said_of_what_is_there(server, run, wait):
         ("text", {"name": "x"}, "has no topology_template"),
     ],
 )
-def test_tosca_that_would_not_be_found_again(server, run, text, arguments, words):
+def test_tosca_without_the_right_name(server, run, text, arguments, words):
     assert words in run(im_infrastructure, tosca=text, **arguments)["msg"]
     assert server.existing == {}
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The deeptrain.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What all that speaks to the Infrastructure Manager has in common."""
+"""Options of the modules and the inventory plugin that use the Infrastructure Manager, as im_module.CONNECTION and im_module.wait_options()."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ class ModuleDocFragment:
 options:
   url:
     description:
-      - The Infrastructure Manager's REST address, C(https://HOST:8800).
-      - The environment's E(IM_URL) where it is not given.
+      - REST address of the Infrastructure Manager, C(https://HOST:8800).
+      - The default is the environment variable E(IM_URL). Required unless that is set.
     type: str
   auth:
     description:
-      - The authorization, a list of dictionaries with the keys of the Infrastructure Manager's auth file. One is of type C(InfrastructureManager),
-        with C(username) and C(password) or with C(token); each other is that of a cloud.
-      - Where neither this nor O(auth_file) is given, the environment's E(IM_AUTH), a text as in an auth file.
+      - Authorization, a list of dictionaries with the keys of the Infrastructure Manager's auth file. One is of type C(InfrastructureManager),
+        with C(username) and C(password) or with C(token). Each other one is for a cloud.
+      - The default is O(auth_file), else the environment variable E(IM_AUTH), a text in the format of an auth file. Required unless one of these is set.
     type: list
     elements: dict
   auth_file:
     description:
-      - An auth file of the Infrastructure Manager, on the machine that the call is made from. Others should not be able to read it.
+      - Auth file of the Infrastructure Manager, on the host that runs the call. Other users should not be able to read it.
       - It has the syntax of the Infrastructure Manager's client. C(file(PATH)) is replaced by the content of the file, and C(command(PROGRAM ARGUMENTS))
-        by what the program writes, which is run without a shell at each reading, and again when the server refuses a token that has expired.
-      - The environment's E(IM_AUTH_FILE) where it is not given.
+        by the output of the program. The program runs without a shell each time the file is read, and again when the server refuses an expired token.
+      - The default is the environment variable E(IM_AUTH_FILE).
     type: path
   validate_certs:
-    description: Whether the server's certificate must be one that is trusted.
+    description: Whether to verify the server's certificate.
     type: bool
     default: true
   ca_path:
-    description: PEM file with the authorities to trust, where the system's own do not suffice.
+    description: PEM file with trusted certificate authorities. The default is those of the system.
     type: path
   timeout:
-    description: How long one call may take, in seconds.
+    description: Timeout of one call, in seconds.
     type: int
     default: 30
   unavailable_timeout:
     description:
-      - How long, in seconds, a call is retried while the Infrastructure Manager is unavailable, and the outcome is checked of a call whose answer was lost.
+      - Seconds for which a call is retried while the Infrastructure Manager is unavailable, and for which an unknown outcome of a call is checked.
       - The first call of a task is not retried.
     type: int
     default: 300
 """
 
-    # Together with the above: where a plugin's options come from, which a module is told by its arguments.
+    # Together with the above: the environment variables, which a module has in its argument spec.
     PLUGIN = r"""
 options:
   url:
@@ -58,4 +58,20 @@ options:
   auth_file:
     env:
       - name: IM_AUTH_FILE
+"""
+
+    # The default of wait_timeout is the module's.
+    WAIT = r"""
+options:
+  wait:
+    description: Whether to wait until the state is reached. With V(false) the task ends when the Infrastructure Manager has accepted the call.
+    type: bool
+    default: true
+  wait_timeout:
+    description: Timeout of the wait, in seconds. The task fails after it.
+    type: int
+  poll:
+    description: Initial interval between two polls, in seconds. It grows to ten times this value.
+    type: float
+    default: 3
 """

@@ -11,11 +11,11 @@ import json
 import multiprocessing
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 
 from ansible import constants as C
 from ansible.errors import AnsibleFilterError, AnsibleUndefinedVariable
+from ansible_collections.deeptrain.cluster.plugins.module_utils import guarded_files
 from ansible_collections.deeptrain.cluster.plugins.module_utils import topology as pure
 from jinja2 import Undefined, UndefinedError
 
@@ -118,10 +118,7 @@ def _stored(groups, hostvars, arguments):
     # What a template gives can change with any variable.
     if plain:
         with contextlib.suppress(OSError):
-            descriptor, temporary = tempfile.mkstemp(dir=C.DEFAULT_LOCAL_TMP)
-            with open(descriptor, "w", encoding="utf-8") as file:
-                json.dump(result, file)
-            os.replace(temporary, path)
+            guarded_files.write_own(path, json.dumps(result))
     return result
 
 

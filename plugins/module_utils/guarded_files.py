@@ -1,9 +1,9 @@
 # Copyright (c) 2026, The deeptrain.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How root works in directories that another user writes to.
+"""Files that are written atomically, and how root works in directories that another user writes to.
 
-Every directory is opened below its parent's handle and no link is followed, so that user cannot lead root elsewhere by
+There every directory is opened below its parent's handle and no link is followed, so that user cannot lead root elsewhere by
 exchanging one; files are read only when they are regular ones of a limited size, so a FIFO or a huge file stops nothing.
 """
 
@@ -112,20 +112,33 @@ def read(handle, name):
     return content if len(content) <= READ_BYTES else None
 
 
-def write(handle, name, text, mode, gid=0):
-    """Write a file of root's in one step; a reader sees the old content or the new, never a wider mode."""
+def write(handle, name, text, mode, owner=(0, 0), durable=False):
+    """Replace or create a file atomically: a reader sees the old content or the new, never a wider mode.
+
+    The owner is a uid and a gid, by default root's, or None for this process's. A durable file is on the disk before it has its name.
+    """
     temporary = f".{name}.{secrets.token_hex(8)}"
     file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=handle)
     try:
         with os.fdopen(file, "w", encoding="utf-8") as stream:
             stream.write(text)
-            os.fchown(file, 0, gid)
+            if owner is not None:
+                os.fchown(file, *owner)
             os.fchmod(file, mode)
+            if durable:
+                stream.flush()
+                os.fsync(file)
         os.rename(temporary, name, src_dir_fd=handle, dst_dir_fd=handle)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary, dir_fd=handle)
         raise
+
+
+def write_own(path, text, mode=0o600, durable=False):
+    """Replace or create a file of this process's user as write() does, in a directory of that user's."""
+    with directory(os.path.dirname(path)) as handle:
+        write(handle, os.path.basename(path), text, mode, owner=None, durable=durable)
 
 
 def remove(handle, name):

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The deeptrain.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the modules that speak to the Infrastructure Manager share."""
+"""Shared code of the modules that use the Infrastructure Manager."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections import Counter
 
 from ansible.module_utils.basic import env_fallback
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
-    ENDED,
+    FINAL_STATES,
     ImError,
     NotFound,
     client,
@@ -19,7 +19,7 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
     radl_secrets,
 )
 
-# In the order of the doc fragment.
+# Documented in doc_fragments/im.py.
 CONNECTION = {
     "url": {"type": "str", "fallback": (env_fallback, ["IM_URL"])},
     "auth": {"type": "list", "elements": "dict", "no_log": True},
@@ -30,42 +30,52 @@ CONNECTION = {
     "unavailable_timeout": {"type": "int", "default": 300},
 }
 
-# Of a VM's description, what is returned only when it is asked for.
+# Keys of a VM's description that are returned on request only.
 SECRETS = ("password", "private_key")
-CONTMSG_END = 1500
-# How long a server may take to begin with the VMs. It asks the cloud for images and kinds of machines first, and makes the VMs
-# even of an infrastructure that is destroyed meanwhile, so that a short time would cost machines that nobody knows.
+# Maximum length of the contextualization log in an error message.
+CONTMSG_LENGTH = 1500
+# Seconds within which a server begins to create VMs. It first requests images and instance types from the cloud, and it creates the VMs
+# even if the infrastructure is destroyed meanwhile: a shorter time would leave orphaned VMs in the cloud.
 BEGIN_SECONDS = 180
-# How long a server that answers may take to show the effect of a call whose answer was lost.
-LOST_SECONDS = 12
-# Between two tries of a call.
+# Seconds within which a server that answers shows the effect of a call whose outcome is unknown.
+OUTCOME_SECONDS = 12
+# Pause between two retries of a call.
 RETRY_SECONDS = 1
 
 
 class TimedOut(ImError):
-    """What was waited for did not come in time."""
+    """A wait has timed out."""
 
 
 class Interrupted(ImError):
-    """The server was ended while it made VMs, and does not go on with them."""
+    """The creation of VMs was interrupted by the end of the server, which does not resume it."""
+
+
+def wait_options(timeout):
+    """Return the options of a module that waits, with its default of wait_timeout; documented in doc_fragments/im.py."""
+    return {
+        "wait": {"type": "bool", "default": True},
+        "wait_timeout": {"type": "int", "default": timeout},
+        "poll": {"type": "float", "default": 3},
+    }
 
 
 def connect(module):
-    """Return the module's Im; its secrets are kept out of what the module returns."""
+    """Return the module's Im; its secrets are masked in what the module returns."""
     try:
         im = client(module.params, module.warn)
     except ImError as error:
         module.fail_json(msg=str(error))
-    # Ansible would blot out types and user names of auth as well.
-    module.no_log_values.difference_update(im.no_secrets)
+    # Ansible would mask types and user names of auth as well.
+    module.no_log_values.difference_update(im.public_values)
     module.no_log_values.update(im.secrets)
     return im
 
 
 def choose(im, infrastructure, name):
-    """Return the id of the infrastructure with an id, else with a name; None when there is none.
+    """Return the id of the infrastructure with an id, or else with a name; None if it does not exist.
 
-    Raises ImError when several carry the name.
+    Raises ImError when several have the name.
     """
     if infrastructure:
         return infrastructure if infrastructure in im.infrastructures() else None
@@ -78,7 +88,7 @@ def describe(im, infrastructure, secrets=False):
     radl = im.radl(infrastructure)
     vms = im.all_vms(infrastructure)
     for vm in vms:
-        # The infrastructure's states are the newer ones.
+        # The states in the infrastructure's state are newer.
         vm["state"] = state["vm_states"].get(vm["id"], vm["state"])
     if not secrets:
         im.hide(radl_secrets(radl))
@@ -94,7 +104,7 @@ def describe(im, infrastructure, secrets=False):
 
 
 def _scrubbed(im, value):
-    """Return an output, which may be nested, without secrets."""
+    """Return an output, which can be nested, with its secrets masked."""
     if isinstance(value, dict):
         return {key: _scrubbed(im, item) for key, item in value.items()}
     if isinstance(value, list):
@@ -103,7 +113,7 @@ def _scrubbed(im, value):
 
 
 def polls(timeout, poll, slowing=10):
-    """Yield True for each poll, every `poll` s at first and up to `slowing` times less often later; yield False for the last one, after the timeout."""
+    """Yield True for each poll until the timeout, and False for the last one. The interval grows from `poll` seconds to `slowing` times that."""
     end = time.monotonic() + timeout
     slowest = slowing * poll
     while time.monotonic() < end:
@@ -132,10 +142,10 @@ def retry_while_unavailable(im, call, done=lambda: False, pause=0):
 
 
 class VmCreation:
-    """Whether the server is still creating an infrastructure's VMs; `whole` tells of VMs, none of them orphaned, whether they are all."""
+    """Polls whether the server is still creating an infrastructure's VMs; `complete` tells whether VMs, none of them orphaned, are all of them."""
 
-    def __init__(self, im, infrastructure, whole=bool):
-        self.im, self.infrastructure, self.whole = im, infrastructure, whole
+    def __init__(self, im, infrastructure, complete=bool):
+        self.im, self.infrastructure, self.complete = im, infrastructure, complete
         self.since = None
 
     def poll(self):
@@ -144,53 +154,48 @@ class VmCreation:
         if creating:
             self.since = None
             return None
-        if not orphaned and self.whole(vms):
+        if not orphaned and self.complete(vms):
             return vms, orphaned
         # Another server with the same database may be creating them.
         self.since = self.since or time.monotonic()
         return (vms, orphaned) if time.monotonic() - self.since >= BEGIN_SECONDS else None
 
 
-def wait_for(im, infrastructure, wanted, timeout, poll, say=lambda line: None):
-    """Wait until the infrastructure's state is one of those wanted; `say` each change of what is seen.
+def wait_for(im, infrastructure, wanted, timeout, poll, log=lambda line: None):
+    """Wait until the infrastructure is in one of the wanted states; log each change of its state.
 
-    An Infrastructure Manager that does not answer for a while is asked again. Raises TimedOut, Interrupted, or ImError
-    when the infrastructure vanishes, or ends in another state, with the states of its VMs and the end of its
-    contextualization.
+    Transient errors are logged, and the polls continue. Raises TimedOut; Interrupted; NotFound when the infrastructure is destroyed meanwhile; and,
+    when it ends in another state, ImError with the states of its VMs and the end of its contextualization log.
     """
-    said, creation = None, VmCreation(im, infrastructure)
+    logged, creation = None, VmCreation(im, infrastructure)
     for more in polls(timeout, poll):
         try:
             state = im.state(infrastructure)
-            made = creation.poll() if state["state"] == "pending" else None
+            created = creation.poll() if state["state"] == "pending" else None
         except NotFound:
-            raise NotFound(f"infrastructure {infrastructure} vanished while it was waited for: somebody destroyed it", 404) from None
+            raise NotFound(f"infrastructure {infrastructure} was destroyed during the wait for it, by another user or controller", 404) from None
         except ImError as error:
             if not error.transient:
                 raise
-            seen = f"could not be seen at last ({error})"
-            if seen != said:
-                say(f"infrastructure {infrastructure} {seen}")
-                said = seen
+            state, created, line = None, None, f"is in an unknown state ({error})"
         else:
             line = f"is {state['state']} (VMs: {_summary(state['vm_states'])})"
-            if line != said:
-                say(f"infrastructure {infrastructure} {line}")
-                said = line
-            if state["state"] in wanted and ("off" in wanted or not _ended(state)):
-                return
-            if state["state"] in ENDED and not _changing(state):
-                raise ImError(_failure(im, infrastructure, state))
-            if made and (made[1] or not made[0]):
-                raise Interrupted(f"infrastructure {infrastructure} is {state['state']}: {_interrupted(made[1])}")
-            seen = line
+        if line != logged:
+            log(f"infrastructure {infrastructure} {line}")
+            logged = line
+        if state and state["state"] in wanted and ("off" in wanted or not _off(state)):
+            return
+        if state and state["state"] in FINAL_STATES and not _changing(state):
+            raise ImError(_failure(im, infrastructure, state))
+        if created and (created[1] or not created[0]):
+            raise Interrupted(f"infrastructure {infrastructure} is {state['state']}: {_interrupted(created[1])}")
         if not more:
-            raise TimedOut(f"infrastructure {infrastructure} {seen}, not {' or '.join(wanted)} after {timeout} s, and goes on")
+            raise TimedOut(f"infrastructure {infrastructure} {line}, not {' or '.join(wanted)} after {timeout} s, and continues")
 
 
 def _interrupted(vms):
     which = f"VMs {', '.join(vms)}" if vms else "its VMs"
-    return f"the Infrastructure Manager was ended while it made {which}. Run this again, which makes them"
+    return f"the Infrastructure Manager was interrupted while it created {which}. Run this again to replace them"
 
 
 def _summary(states):
@@ -199,27 +204,28 @@ def _summary(states):
     return ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none yet"
 
 
-def _ended(state):
-    """Return the VMs that are not there any more, which an infrastructure's own state need not show."""
-    return [vm for vm, of in state["vm_states"].items() if of == "off"]
+def _off(state):
+    """Return the VMs that do not run in their cloud any more, which the infrastructure's own state need not show."""
+    return [vm for vm, vm_state in state["vm_states"].items() if vm_state == "off"]
 
 
 def _changing(state):
-    return any(vm not in ENDED for vm in state["vm_states"].values())
+    return any(vm_state not in FINAL_STATES for vm_state in state["vm_states"].values())
 
 
 def _failure(im, infrastructure, state):
-    states = ", ".join(f"{vm} {of}" for vm, of in state["vm_states"].items()) or "none"
+    """Return the message for an infrastructure that has ended in another state than the wanted one."""
+    states = ", ".join(f"{vm} {vm_state}" for vm, vm_state in state["vm_states"].items()) or "none"
     what = f"infrastructure {infrastructure} is {state['state']} (VMs: {states})"
     try:
-        left = im.vm_creation(infrastructure)[2]
+        orphaned = im.vm_creation(infrastructure)[2]
         contmsg = im.contmsg(infrastructure)
     except ImError as error:
-        return f"{what}. Why could not be seen: {error}"
-    if left:
-        return f"{what}: {_interrupted(left)}"
-    if _ended(state):
-        which = ", ".join(_ended(state))
-        return f"{what}. VMs {which} were ended in their cloud, or stopped there: start them, or remove them with im_vm and run this again"
-    words = im.scrub(contmsg)[-CONTMSG_END:].strip() or "(none: run this again, which configures it)"
-    return f"{what}. The end of its contextualization: {words}"
+        return f"{what}. The reason is unknown: {error}"
+    if orphaned:
+        return f"{what}: {_interrupted(orphaned)}"
+    if _off(state):
+        which = ", ".join(_off(state))
+        return f"{what}. VMs {which} were terminated or stopped in their cloud: start them, or remove them with im_vm and run this again"
+    end = im.scrub(contmsg)[-CONTMSG_LENGTH:].strip() or "(empty: run this again to configure it)"
+    return f"{what}. The end of its contextualization log: {end}"

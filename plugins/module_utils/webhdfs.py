@@ -12,6 +12,12 @@ from urllib.parse import quote, urlencode
 
 from ansible.module_utils.urls import open_url
 
+# Options of the modules, documented in doc_fragments/_hdfs.py.
+NAMENODE = {
+    "namenode_url": {"type": "str", "required": True},
+    "user": {"type": "str", "default": "hdfs"},
+}
+
 
 class WebHdfsError(Exception):
     """A call failed; the message says at which NameNode, and why.

@@ -15,6 +15,9 @@ description:
   - A DataNode that leaves HDFS without decommissioning takes its copies of blocks with it.
   - Reads the NameNode's state over HTTP, so it needs neither Java nor Hadoop where it runs. It changes nothing. The
     role P(deeptrain.cluster.hadoop#role) writes the NameNode's lists of hosts and makes it read them.
+extends_documentation_fragment:
+  - deeptrain.cluster._attributes.read_only
+  - deeptrain.cluster._hdfs
 options:
   state:
     description:
@@ -38,25 +41,13 @@ options:
     description: Whether live DataNodes, and dead ones with the only copies of blocks, may leave.
     type: bool
     default: false
-  namenode_url:
-    description: The NameNode's HTTP address, C(http://HOST:9870).
-    type: str
-    required: true
-  user:
-    description: HDFS's superuser, the user that the NameNode runs as.
-    type: str
-    default: hdfs
   timeout:
-    description: Seconds to wait without progress for O(state=decommissioned).
+    description: Seconds without progress after which O(state=decommissioned) fails.
     type: int
     default: 600
 attributes:
   check_mode:
-    description: Changes nothing in any case. It does not wait in check mode.
-    support: full
-  diff_mode:
-    description: Changes nothing in any case.
-    support: none
+    details: It does not wait in check mode.
 """
 
 EXAMPLES = r"""
@@ -97,6 +88,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.deeptrain.cluster.plugins.module_utils.webhdfs import (
+    NAMENODE,
     WebHdfs,
     WebHdfsError,
     datanodes,
@@ -242,8 +234,7 @@ def main():
             "addresses": {"type": "list", "elements": "str", "required": True},
             "remaining": {"type": "int", "required": True},
             "remove": {"type": "bool", "default": False},
-            "namenode_url": {"type": "str", "required": True},
-            "user": {"type": "str", "default": "hdfs"},
+            **NAMENODE,
             "timeout": {"type": "int", "default": 600},
         },
         supports_check_mode=True,

@@ -14,6 +14,9 @@ author: The deeptrain.cluster authors (@deeptrain)
 description:
   - Makes a directory in HDFS, with owner, group and mode, or removes a path.
   - Talks WebHDFS to the NameNode, so it needs neither Java nor Hadoop where it runs.
+extends_documentation_fragment:
+  - deeptrain.cluster._attributes
+  - deeptrain.cluster._hdfs
 options:
   path:
     description: Absolute path in HDFS.
@@ -39,25 +42,10 @@ options:
     description: With O(state=absent), whether a directory that is not empty is removed with all that is in it.
     type: bool
     default: false
-  namenode_url:
-    description: The NameNode's HTTP address, C(http://HOST:9870).
-    type: str
-    required: true
-  user:
-    description: Who does it, as HDFS is told. Setting an owner takes the superuser, the user that the NameNode runs as.
-    type: str
-    default: hdfs
   timeout:
-    description: How long a call may take, in seconds.
+    description: Timeout of one call, in seconds.
     type: int
     default: 10
-attributes:
-  check_mode:
-    description: Can run in check mode and say what it would change.
-    support: full
-  diff_mode:
-    description: Shows the difference it makes in diff mode.
-    support: full
 """
 
 EXAMPLES = r"""
@@ -110,6 +98,7 @@ import re
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.deeptrain.cluster.plugins.module_utils.webhdfs import (
+    NAMENODE,
     WebHdfs,
     WebHdfsError,
 )
@@ -203,8 +192,7 @@ def main():
             "group": {"type": "str"},
             "mode": {"type": "raw"},
             "recurse": {"type": "bool", "default": False},
-            "namenode_url": {"type": "str", "required": True},
-            "user": {"type": "str", "default": "hdfs"},
+            **NAMENODE,
             "timeout": {"type": "int", "default": 10},
         },
         supports_check_mode=True,

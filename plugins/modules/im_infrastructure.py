@@ -12,114 +12,109 @@ short_description: Manage an infrastructure of the Infrastructure Manager
 version_added: 0.1.0
 author: The deeptrain.cluster authors (@deeptrain)
 description:
-  - Creates an infrastructure from a RADL or a TOSCA document, adds and removes VMs of it, starts, stops, reconfigures and destroys it.
-  - An infrastructure is known by O(infrastructure_id), or by O(name), which is the name that its RADL's C(description) gives it.
-  - After an answer that was lost the module checks whether the call was carried out, for O(unavailable_timeout) where the server does not answer.
-  - Of infrastructures that several controllers create at once with one name, the oldest is kept. The others are destroyed, and all controllers
-    attach to the one that is kept.
-  - VMs that the Infrastructure Manager was ended while it made, and does not go on with, are replaced. An infrastructure that has no others is
-    destroyed and created again, with a warning, since the Infrastructure Manager may not know a VM that its cloud was just making.
-extends_documentation_fragment: deeptrain.cluster.im
+  - Creates an infrastructure from a RADL or a TOSCA document, adds and removes VMs, and starts, stops, reconfigures and destroys it.
+  - The infrastructure is identified by O(infrastructure_id), or by O(name), which is the name in the C(description) of its RADL.
+  - When the outcome of a call is unknown, the module checks whether it was carried out. While the server is unavailable it does so for
+    O(unavailable_timeout).
+  - When several controllers create infrastructures of the same name at once, the oldest is kept. The others are destroyed, and all controllers
+    continue with the one that is kept.
+  - VMs whose creation was interrupted by the end of the Infrastructure Manager are replaced. An infrastructure without other VMs is destroyed and
+    created again, with a warning, since its cloud may have a VM that the Infrastructure Manager does not know.
+extends_documentation_fragment:
+  - deeptrain.cluster._attributes
+  - deeptrain.cluster.im
+  - deeptrain.cluster.im.wait
 options:
   state:
     description:
-      - V(present) creates it where there is none, brings the number of VMs of each system to that of the RADL, and configures again one
-        whose contextualization has failed. It fails where a VM was ended in its cloud, and where VMs would have to be removed without
-        O(allow_removal).
-      - V(absent) destroys it, also waits for one of the name that is being deleted already, and V(started) and V(stopped) start and stop all of its VMs.
-      - V(reconfigured) runs its contextualization again, with the O(radl) where one is given.
+      - V(present) creates the infrastructure if it does not exist, adds or removes VMs until their number in each system is that of the RADL, and
+        reconfigures an infrastructure whose contextualization has failed. It fails when a VM was terminated in its cloud, and when VMs would have to
+        be removed without O(allow_removal).
+      - V(absent) destroys the infrastructure. It also waits for one of the name that is being deleted already.
+      - V(started) and V(stopped) start and stop all of its VMs.
+      - V(reconfigured) runs its contextualization again, with the O(radl) if one is given.
     type: str
     choices: [present, absent, started, stopped, reconfigured]
     default: present
   infrastructure_id:
-    description: The infrastructure's id. One of this, O(name) and a named document is needed.
+    description: Id of the infrastructure. Required unless O(name) is set or the document contains a name.
     type: str
   name:
     description:
-      - The infrastructure's name. By default that of O(radl).
-      - A O(radl) without C(description) is given one of this name.
+      - Name of the infrastructure. The default is the name in the document.
+      - It is added to a O(radl) without C(description).
     type: str
   radl:
-    description: The RADL's text, such as the lookup P(ansible.builtin.template#lookup) gives.
+    description: Text of the RADL, for example from the lookup P(ansible.builtin.template#lookup). Excludes O(radl_file) and O(tosca).
     type: str
   radl_file:
-    description: A file with the RADL, on the machine that the call is made from.
+    description: File with the RADL, on the host that runs the module. Excludes O(radl) and O(tosca).
     type: path
   tosca:
     description:
-      - A TOSCA document's text. Give it a C(metadata) C(infra_name), which is the infrastructure's name.
-      - An infrastructure that exists is left as it is.
+      - Text of a TOSCA document. Its C(infra_name) in C(metadata) is the name of the infrastructure, and is required unless O(infrastructure_id)
+        is set. Excludes O(radl) and O(radl_file).
+      - An existing infrastructure is not changed.
     type: str
   allow_removal:
     description:
-      - Whether VMs are removed where there are more of a system than in the document. Otherwise the task fails and changes nothing.
-      - With a VM its disks are lost, and the blocks of HDFS on them. A training on it is interrupted.
+      - Whether to remove VMs when a system has more of them than the document. With V(false) the task then fails, and changes nothing.
+      - The disks of a removed VM are lost, with the HDFS blocks on them. A training on it is interrupted.
     type: bool
     default: false
   remove:
-    description:
-      - VMs to remove first where there are too many, by id or host name. The newest by default.
+    description: Ids or host names of the VMs to remove first when there are too many. After these, and by default, the newest are removed.
     type: list
     elements: str
     default: []
-  wait:
-    description: Whether to wait until what was started has ended.
-    type: bool
-    default: true
   wait_timeout:
-    description: How long to wait, in seconds.
-    type: int
     default: 3600
-  poll:
-    description: How long to wait at first between two polls, in seconds. It grows to ten times that.
-    type: float
-    default: 3
   progress_file:
     description:
-      - A file to which a line is added at each change while the task waits.
-      - Without it the lines are shown on stderr, where the module runs on the controller and not in the background.
+      - File to which the module appends a line at each change of the state during the wait.
+      - By default the lines are shown on stderr if the module runs on the controller, and not in the background.
     type: path
   on_timeout:
     description:
-      - What becomes of an infrastructure that was just created and is not configured in time. Its id is in the error either way.
-      - One that failed is kept, for a look at why.
+      - Whether to keep or destroy a new infrastructure that is not configured within O(wait_timeout). The task fails in both cases, and its error
+        contains the infrastructure's id.
+      - An infrastructure that fails earlier is kept, so that the cause can be found.
     type: str
     choices: [keep, destroy]
     default: keep
   force:
-    description: With O(state=absent), whether an infrastructure is forgotten some of whose VMs cannot be removed.
+    description: Whether O(state=absent) deletes the infrastructure from the Infrastructure Manager even if some of its VMs cannot be removed.
     type: bool
     default: false
   destroy_all:
-    description:
-      - With O(state=absent), whether all infrastructures of the O(name) are destroyed. Otherwise the task fails where there are several.
+    description: >-
+      Whether O(state=absent) destroys all infrastructures of the O(name). With V(false) the task fails when there are several.
+      Excludes O(infrastructure_id).
     type: bool
     default: false
   secrets:
-    description: Whether passwords and private keys of VMs are returned.
+    description: Whether to return the passwords and private keys of the VMs.
     type: bool
     default: false
 attributes:
   check_mode:
-    description: Can run in check mode and say what it would change. A document is then tried by the Infrastructure Manager's dry run.
-    support: full
+    details: The Infrastructure Manager validates a document by its dry run.
   diff_mode:
-    description: Shows the number of VMs of each system.
-    support: full
+    details: Shows the number of VMs of each system.
 seealso:
   - module: deeptrain.cluster.im_infrastructure_info
   - module: deeptrain.cluster.im_vm
 """
 
 EXAMPLES = r"""
-- name: Create a cluster and wait until it can be used
+- name: Create a cluster and wait until it is configured
   deeptrain.cluster.im_infrastructure:
     url: https://im.example.org:8800
     auth_file: ~/.im/auth.dat
     radl: "{{ lookup('ansible.builtin.template', 'cluster.radl.j2') }}"
   register: cluster
 
-- name: Destroy it
+- name: Destroy the cluster
   deeptrain.cluster.im_infrastructure:
     url: https://im.example.org:8800
     auth_file: ~/.im/auth.dat
@@ -129,55 +124,55 @@ EXAMPLES = r"""
 
 RETURN = r"""
 infrastructure_id:
-  description: The id.
+  description: Id of the infrastructure.
   type: str
-  returned: when there is an infrastructure, also on failure
+  returned: when the infrastructure exists, also on failure
   sample: 78b872ac-e716-11f1-8ca8-02fc00000001
 infrastructure_ids:
-  description: The ids of all infrastructures that were destroyed.
+  description: Ids of the destroyed infrastructures.
   type: list
   elements: str
   returned: with O(state=absent)
   sample: [78b872ac-e716-11f1-8ca8-02fc00000001]
 name:
-  description: The name.
+  description: Name of the infrastructure.
   type: str
   returned: success
   sample: deeptrain
 state:
-  description: The state as the Infrastructure Manager calls it, or C(absent).
+  description: State of the infrastructure in the Infrastructure Manager, or C(absent).
   type: str
   returned: success
   sample: configured
 contmsg:
-  description: What the contextualization said.
+  description: Log of the contextualization.
   type: str
-  returned: when there is an infrastructure
+  returned: when the infrastructure exists
   sample: ""
 outputs:
-  description: The outputs of a TOSCA document.
+  description: Outputs of a TOSCA document.
   type: dict
-  returned: when there is an infrastructure
+  returned: when the infrastructure exists
   sample: {}
 removed:
-  description: Ids of the VMs that were removed since there were too many of a system, or in check mode would be.
+  description: Ids of the VMs that were removed because a system had too many, or would be removed in check mode.
   type: list
   elements: str
   returned: with O(state=present)
   sample: ["3"]
 estimate:
-  description: What the infrastructure would take, by cloud.
+  description: Resources that the infrastructure would need, by cloud.
   type: dict
   returned: in check mode, when it would be created
   sample: {dummy: {compute: [{cpuCores: 1, memoryInMegabytes: 512}]}}
 vms:
-  description: The VMs, the oldest first.
+  description: VMs of the infrastructure, oldest first.
   type: list
   elements: dict
-  returned: when there is an infrastructure
+  returned: when the infrastructure exists
   contains:
     id:
-      description: The VM's id.
+      description: Id of the VM.
       type: str
       sample: "0"
     system:
@@ -185,36 +180,36 @@ vms:
       type: str
       sample: worker
     state:
-      description: Its state.
+      description: State of the VM.
       type: str
       sample: configured
     hostname:
-      description: Its host name.
+      description: Host name of the VM.
       type: str
       sample: worker-1
     private_ip:
-      description: Its address in the private network.
+      description: Address in the private network.
       type: str
       sample: 10.0.0.4
     public_ip:
-      description: Its address outside. On EC2 all have one, and SSH answers where the RADL gives the VM a public network.
+      description: Public address. On EC2 all VMs have one, and SSH is reachable if the RADL gives the VM a public network.
       type: str
       sample: 203.0.113.4
     ssh_port:
-      description: The port of its SSH.
+      description: Port of SSH.
       type: int
       sample: 22
     user:
-      description: The user of its SSH.
+      description: User for SSH.
       type: str
       sample: ubuntu
     password:
-      description: That user's password.
+      description: Password of that user.
       type: str
       returned: with O(secrets)
       sample: null
     private_key:
-      description: That user's private key.
+      description: Private key of that user.
       type: str
       returned: with O(secrets)
       sample: null
@@ -222,6 +217,7 @@ vms:
 
 import contextlib
 import time
+from collections import Counter
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.yaml import HAS_YAML, yaml_load
@@ -233,12 +229,12 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
     radl_counts,
     radl_deploying,
     radl_name,
-    radl_places,
+    radl_positions,
     radl_secrets,
 )
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import (
     CONNECTION,
-    LOST_SECONDS,
+    OUTCOME_SECONDS,
     Interrupted,
     TimedOut,
     VmCreation,
@@ -248,6 +244,7 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import
     polls,
     retry_while_unavailable,
     wait_for,
+    wait_options,
 )
 
 try:
@@ -255,14 +252,16 @@ try:
 except ImportError:
     parse_radl = None
 
-# How often a call is made that can be made twice.
+# Maximum number of attempts.
 TRIES = 3
-# How long an infrastructure that was destroyed is in another state before that has failed.
-LEFT_SECONDS = 5
+# Seconds for which an infrastructure to be destroyed is in another state than `deleting` when its deletion has failed.
+FAILED_SECONDS = 5
+# Seconds for which a destroyed infrastructure must be missing from the server's list.
+ABSENCE_SECONDS = 2
 
 
 class Infrastructure:
-    """The infrastructure that the task is about."""
+    """The infrastructure of the task."""
 
     def __init__(self, module, im):
         self.module = module
@@ -270,8 +269,8 @@ class Infrastructure:
         self.im = im
         self.text, self.media_type = self.document()
         self.name = self.wanted_name()
-        # The id of the infrastructure that this task has created, and no other controller.
-        self.created, self.leaving = None, []
+        # The id of an infrastructure that this task has created, and no other controller.
+        self.created = None
         self.removed = []
         self.id, self.all = None, []
         if self.params["destroy_all"]:
@@ -281,15 +280,15 @@ class Infrastructure:
         else:
             self.id = choose(im, self.params["infrastructure_id"], self.name)
             self.all = [self.id] if self.id else []
+        # Those whose deletion was requested earlier. It may be interrupted, and may fail.
         self.deleting = []
         if self.params["state"] == "absent":
-            # A deletion that was interrupted is under way still, and may fail.
             if not self.params["infrastructure_id"]:
                 self.all += im.find(self.name, deleting=True)
-            self.deleting = [infrastructure for infrastructure in self.all if self.is_being_destroyed(infrastructure)]
+            self.deleting = [infrastructure for infrastructure in self.all if self.is_deleting(infrastructure)]
 
-    def is_being_destroyed(self, infrastructure):
-        """Return whether an infrastructure is being deleted, or is gone."""
+    def is_deleting(self, infrastructure):
+        """Return whether an infrastructure is being deleted, or does not exist."""
         try:
             return self.im.state(infrastructure)["state"] == "deleting"
         except NotFound:
@@ -304,21 +303,21 @@ class Infrastructure:
                     text = file.read()
             except (OSError, UnicodeDecodeError) as error:
                 raise ImError(f"cannot read radl_file: {error}") from None
-        # They might come back in a message.
+        # The server's messages can repeat them.
         self.im.hide(radl_secrets(text or ""))
         if self.params["tosca"]:
             return text, TOSCA
         if text is not None:
-            problem = radl_problem(text)
-            if problem:
-                raise ImError(self.im.scrub(f"the RADL has an error: {problem}"))
+            error = radl_error(text)
+            if error:
+                raise ImError(self.im.scrub(f"the RADL has an error: {error}"))
             if radl_name(text) is None and self.params["name"]:
-                # In its first line, so that the server's words of other lines stay right.
+                # In the first line, so that the server's messages have the right line numbers.
                 text = f"description {self.params['name']} () {text}"
         return text, RADL
 
     def wanted_name(self):
-        """Return the name, which the document must agree with, or it would not be found again."""
+        """Return the name. The document must have the same one, or the infrastructure could not be found by it."""
         name = self.params["name"]
         if self.media_type == TOSCA:
             own = tosca_name(self.text)
@@ -333,154 +332,162 @@ class Infrastructure:
         return name or own
 
     def present(self):
-        left = []
+        """Create the infrastructure, or bring it to the document; return whether anything changed, and the numbers of VMs before and after."""
+        orphaned = []
         if self.id and self.text is not None and not self.module.check_mode:
-            left = self.settled()
+            orphaned = self.wait_for_vms()
         if self.id is None:
             return self.create()
-        if left is None:
+        if orphaned is None:
             return False, {}, {}
-        changed, before, after = (False, {}, {}) if self.media_type == TOSCA or self.text is None else self.resize(left)
+        changed, before, after = (False, {}, {}) if self.media_type == TOSCA or self.text is None else self.scale(orphaned)
         if not changed and self.im.state(self.id)["state"] == "unconfigured":
             return self.reconfigure()
         return changed, before, after
 
-    def settled(self):
-        """Wait until no VMs are being made, which could not be counted; return those that nobody goes on making.
+    def wait_for_vms(self):
+        """Wait until the server creates no VMs, since they could not be counted before; return the orphaned ones.
 
-        An infrastructure that has no others is destroyed. None means that they are being made, and not to be waited for.
+        An infrastructure without other VMs is destroyed. Returns None when VMs are being created and the task does not wait.
         """
         creation = VmCreation(self.im, self.id)
-        for more in self.polls():
+        for more in self.wait_polls():
             try:
-                made = creation.poll()
+                created = creation.poll()
             except ImError as error:
                 if not more or not error.transient:
                     raise
                 continue
-            if made is None:
+            if created is None:
                 continue
-            vms, left = made
-            if len(left) < len(vms) or vms and self.params["infrastructure_id"]:
-                return left
+            vms, orphaned = created
+            if len(orphaned) < len(vms) or vms and self.params["infrastructure_id"]:
+                return orphaned
             if self.params["infrastructure_id"]:
-                raise ImError(f"infrastructure {self.id} has no VMs, and nobody makes any: destroy it, and create it by its name")
-            if self.cleared():
+                raise ImError(f"infrastructure {self.id} has no VMs, and the server creates none: destroy it, and create it by its name")
+            if self.destroy_interrupted():
                 return None
             creation = VmCreation(self.im, self.id)
         if not self.params["wait"]:
             return None
-        raise TimedOut(f"infrastructure {self.id} is still getting VMs after {self.params['wait_timeout']} s: run this again later")
+        raise self.vms_timed_out()
 
-    def cleared(self):
-        """Destroy an infrastructure all of whose VMs nobody goes on making; return whether that could be done."""
+    def vms_timed_out(self):
+        return TimedOut(f"VMs of infrastructure {self.id} are still being created after {self.params['wait_timeout']} s: run this again later")
+
+    def destroy_interrupted(self):
+        """Destroy an infrastructure all of whose VMs are orphaned; return False when the server refuses."""
         try:
-            self.send_destroy(self.id)
+            self.request_deletion(self.id)
         except ImError as error:
-            # The server refuses while it makes VMs.
+            # The server is creating VMs.
             if error.code == 409:
                 return False
             raise
-        self.wait_until_destroyed(self.id)
-        self.module.warn(f"infrastructure {self.id} was broken off, and is made again: see that its cloud has no VM of the first one")
+        self.wait_until_destroyed([self.id])
+        self.module.warn(f"the creation of infrastructure {self.id} was interrupted, and it is created again: check its cloud for VMs of the first one")
         self.id = None
         return True
 
-    def polls(self):
-        """Return the looks of a wait; one where the user does not want to wait."""
+    def wait_polls(self):
+        """Return the polls of a wait; one if the task does not wait."""
         return polls(self.params["wait_timeout"] if self.params["wait"] else 0, self.params["poll"])
 
+    def timeout_polls(self):
+        """Return the polls of a wait that the task needs in any case."""
+        return polls(self.params["wait_timeout"], self.params["poll"])
+
     def create(self):
-        """Create it; return whether anything changed, and the numbers of VMs before and after."""
+        """Create the infrastructure; return whether anything changed, and the numbers of VMs before and after."""
         if self.params["infrastructure_id"]:
             raise ImError(f"there is no infrastructure {self.params['infrastructure_id']}: leave infrastructure_id out to create one")
         if self.text is None:
             raise ImError("there is no infrastructure of this name: give radl, radl_file or tosca to create it")
-        counts = self.counts() if self.media_type == RADL else {}
+        counts = self.wanted_counts() if self.media_type == RADL else {}
         if self.module.check_mode:
             self.estimate = self.im.estimate(self.text, self.media_type)
             return True, {}, counts
-        self.leaving = self.im.find(self.name, deleting=True)
+        self.deleting = self.im.find(self.name, deleting=True)
         before = self.im.infrastructures()
         for unfinished in self.im.unfinished(before):
-            self.module.warn(f"infrastructure {unfinished} has neither name nor VMs: its creation was broken off, destroy it by infrastructure_id")
+            self.module.warn(f"infrastructure {unfinished} has neither name nor VMs: its creation was interrupted. Destroy it by infrastructure_id")
         try:
             self.id = self.created = self.im.create(self.text, self.media_type)
         except ImError as error:
             if not error.outcome_unknown:
                 raise
-            self.find_lost(error, before)
-        if self.agree() != self.created:
+            self.find_created(error, before)
+        if self.keep_oldest() != self.created:
             return self.present()
         return True, {}, counts
 
-    def counts(self):
-        """Return how many VMs of each system the RADL deploys, which may not be none."""
+    def wanted_counts(self):
+        """Return the number of VMs of each system that the RADL deploys; raise ImError if there are none."""
         counts = {system: count for system, count in radl_counts(self.text).items() if count}
         if not counts:
             raise ImError("the RADL deploys nothing: add a line such as 'deploy worker 2', or the infrastructure would be empty")
         return counts
 
-    def find_lost(self, error, before):
-        """Find what a call that was not answered has created all the same, or raise the error.
+    def find_created(self, error, before):
+        """Find the infrastructure that a call with an unknown outcome has created, or raise the error.
 
-        The server may be unavailable; once it answers, it has some seconds to show the infrastructure.
+        The server may be unavailable. From its first answer on it has some seconds to list the infrastructure.
         """
-        what, nameless = str(error).rstrip("."), None
-        for _poll in self.polls_when_available():
+        what, unnamed = str(error).rstrip("."), None
+        for _poll in self.outcome_polls():
             try:
                 found = self.im.find(self.name)
-                # What a server left that ended after it had listed the infrastructure, before it knew its name.
+                # The server ended after it had listed the infrastructure, and before it had its name.
                 new = set(self.im.unfinished(set(self.im.infrastructures()) - set(before)))
             except ImError as again:
-                seen = f"Whether it was carried out could not be seen ({again}): run this again, which searches for the name first"
+                outcome = f"Its outcome is unknown ({again}): run this again, which searches for the name first"
                 continue
             if found:
                 new = set(found) - set(before)
                 self.created = self.id = found[0] if new == {found[0]} else None
                 return
-            seen = f"There is no infrastructure {self.name} now: run this again"
-            # Another controller's has its name soon.
-            nameless = new if nameless is None else nameless & new
-        for rest in nameless or () if error.code is None else ():
-            self.send_destroy(rest)
-        raise ImError(f"{what}. {seen}", error.code, outcome_unknown=True)
+            outcome = f"There is no infrastructure {self.name} now: run this again"
+            # One of another controller has its name soon.
+            unnamed = new if unnamed is None else unnamed & new
+        for infrastructure in unnamed or () if error.code is None else ():
+            self.request_deletion(infrastructure)
+        raise ImError(f"{what}. {outcome}", error.code, outcome_unknown=True)
 
-    def polls_when_available(self):
-        """Return the polls of some seconds from the server's first answer, and one where it does not answer."""
+    def outcome_polls(self):
+        """Return the polls of OUTCOME_SECONDS from the server's first answer on, and one if it does not answer."""
         with contextlib.suppress(ImError):
             self.im.infrastructures()
-            return polls(LOST_SECONDS, LOST_SECONDS / 10, slowing=1)
+            return polls(OUTCOME_SECONDS, OUTCOME_SECONDS / 10, slowing=1)
         return polls(0, 0)
 
-    def agree(self):
-        """Return the id of the infrastructure that is kept of those that several controllers created at once.
+    def keep_oldest(self):
+        """Keep the oldest of the infrastructures that several controllers have created at once; return its id.
 
-        It is the oldest, which the controllers of all younger ones find here, since it was listed before they were. So each destroys
-        its own but the oldest. What a controller leaves that ended meanwhile is destroyed by those that are left.
+        It was listed before the others were created, so that their controllers find it here, and each destroys its own infrastructure.
+        Those of controllers that have ended meanwhile are destroyed by the remaining ones.
         """
         own, end = self.id, time.monotonic() + self.im.agree_seconds
         while True:
-            # One that could not be destroyed before is no other controller's.
-            found = [one for one in self.im.find(self.name, complete=True) if one not in self.leaving]
-            others = [one for one in found[1:] if one != own]
+            # One whose earlier deletion has failed is not another controller's.
+            found = [infrastructure for infrastructure in self.im.find(self.name, complete=True) if infrastructure not in self.deleting]
+            duplicates = [infrastructure for infrastructure in found[1:] if infrastructure != own]
             if own and found and own != found[0] and own in self.im.infrastructures():
-                self.say(f"infrastructure {found[0]} was created at the same time as {own}, which is destroyed")
-                self.withdraw(own)
-            elif not others:
+                self.log(f"infrastructure {found[0]} was created at the same time as {own}, which is destroyed")
+                self.destroy_duplicate(own)
+            elif not duplicates:
                 self.id = found[0] if found else own
                 return self.id
             elif time.monotonic() >= end:
-                for other in others:
-                    self.withdraw(other)
-                self.module.warn(f"infrastructures {', '.join(others)} were created at the same time as {found[0]}, and are destroyed")
+                for duplicate in duplicates:
+                    self.destroy_duplicate(duplicate)
+                self.module.warn(f"infrastructures {', '.join(duplicates)} were created at the same time as {found[0]}, and are destroyed")
             else:
                 time.sleep(self.im.agree_seconds / 10)
 
-    def withdraw(self, infrastructure):
-        """Destroy an infrastructure whose VMs may be about to be made: before that, the server would make them all the same, and not know them."""
+    def destroy_duplicate(self, infrastructure):
+        """Destroy an infrastructure once it has VMs: if its deletion came first, the server would create them, and then forget them."""
         creation = VmCreation(self.im, infrastructure)
-        for _poll in polls(self.params["wait_timeout"], self.params["poll"]):
+        for _poll in self.timeout_polls():
             try:
                 if creation.poll():
                     break
@@ -489,92 +496,95 @@ class Infrastructure:
             except ImError as error:
                 if not error.transient:
                     raise
-        self.destroy(infrastructure, seconds=self.params["wait_timeout"])
-        self.wait_until_destroyed(infrastructure)
+        self.destroy(infrastructure, retries=self.timeout_polls())
+        self.wait_until_destroyed([infrastructure])
 
-    def resize(self, left):
-        """Bring the number of VMs to the RADL's, without those left; return whether anything changed, and the numbers before and after."""
-        after = self.counts()
-        there = self.there(left)
-        before = {system: len(vms) for system, vms in there.items()}
-        missing = missing_vms(there, after)
-        surplus = [vm for system, vms in there.items() for vm in self.surplus(vms, len(vms) - after.get(system, 0))]
+    def scale(self, orphaned):
+        """Remove the orphaned VMs, then add and remove VMs until their numbers are those of the RADL.
+
+        Returns whether anything changed, and the numbers before and after.
+        """
+        after = self.wanted_counts()
+        existing = self.existing_vms(orphaned)
+        before = {system: len(vms) for system, vms in existing.items()}
+        missing = missing_vms(existing, after)
+        surplus = [vm for system, vms in existing.items() for vm in self.surplus(vms, len(vms) - after.get(system, 0))]
         if surplus and not self.params["allow_removal"]:
             numbers = ", ".join(f"{count} {system} and not {after.get(system, 0)}" for system, count in before.items() if count > after.get(system, 0))
             what = f"infrastructure {self.id} has {numbers}: VMs {', '.join(surplus)} would be removed with all data on them"
-            raise ImError(f"{what}. Set the number that exists, or allow_removal (im_cluster_allow_removal in role im_cluster)")
+            raise ImError(f"{what}. Set the number of existing VMs, or allow_removal (im_cluster_allow_removal in role im_cluster)")
         self.removed = surplus
         if not self.module.check_mode:
-            if left or surplus:
-                # With new ones to come, all are configured once, then.
-                self.remove(left + surplus, context=not missing)
+            if orphaned or surplus:
+                # Adding VMs configures all of them.
+                self.remove(orphaned + surplus, context=not missing)
             if missing:
                 self.add(missing, after)
-        return bool(missing or left or surplus), before, after
+        return bool(missing or orphaned or surplus), before, after
 
     def remove(self, vms, context):
-        """Remove VMs, those that are left after an answer that was lost."""
+        """Remove VMs; in a retry those that still exist."""
 
-        def rest():
-            there = self.im.vms(self.id)
-            return [vm for vm in vms if vm in there]
+        def remaining():
+            existing = self.im.vms(self.id)
+            return [vm for vm in vms if vm in existing]
 
         def call():
-            if rest():
-                self.im.remove_vms(self.id, rest(), context)
+            if remaining():
+                self.im.remove_vms(self.id, remaining(), context)
 
-        retry_while_unavailable(self.im, call, lambda: not rest(), LOST_SECONDS)
+        retry_while_unavailable(self.im, call, lambda: not remaining(), OUTCOME_SECONDS)
 
-    def there(self, without=()):
-        """Return ids and host names of the VMs by system, the oldest first."""
-        there = {}
+    def existing_vms(self, without=()):
+        """Return ids and host names of the VMs by system, oldest first."""
+        existing = {}
         for vm in (vm for vm in self.im.all_vms(self.id) if vm["id"] not in without):
-            there.setdefault(vm["system"], []).append((vm["id"], vm["hostname"]))
-        return there
+            existing.setdefault(vm["system"], []).append((vm["id"], vm["hostname"]))
+        return existing
 
     def add(self, missing, after):
-        """Add VMs; where no answer comes, which is so where a cloud is slow, wait until the server has made them, and add the rest."""
+        """Add VMs. Without an answer, as from a slow cloud, wait until the server has created them, and add those that are still missing."""
         for _try in range(TRIES):
             try:
                 added = self.im.add(self.id, radl_deploying(self.text, missing))
             except ImError as error:
                 if not error.unavailable:
                     raise
-                lost = error
+                last = error
             else:
-                self.remove_doubled(added, after)
+                self.remove_duplicates(added, after)
                 return
-            left = self.wait_until_made(after)
-            if left:
-                self.remove(left, context=False)
-            missing = missing_vms(self.there(), after)
+            orphaned = self.wait_until_created(after)
+            if orphaned:
+                self.remove(orphaned, context=False)
+            missing = missing_vms(self.existing_vms(), after)
             if not missing:
                 return
-        raise ImError(f"{lost}. VMs are missing ({missing}): run this again, which counts them first", outcome_unknown=True)
+        raise ImError(f"{last}. VMs are missing ({missing}): run this again, which counts them first", outcome_unknown=True)
 
-    def wait_until_made(self, after):
-        """Wait until no VMs are being made; return those that nobody goes on making."""
+    def wait_until_created(self, after):
+        """Wait until the server creates no VMs; return the orphaned ones."""
         creation = VmCreation(self.im, self.id, lambda vms: len(vms) == sum(after.values()))
-        for _poll in polls(self.params["wait_timeout"], self.params["poll"]):
+        for _poll in self.timeout_polls():
             try:
-                made = creation.poll()
+                created = creation.poll()
             except ImError as error:
                 if not error.transient:
                     raise
                 continue
-            if made:
-                return made[1]
-        raise TimedOut(f"infrastructure {self.id} is still getting VMs after {self.params['wait_timeout']} s: run this again later")
+            if created:
+                return created[1]
+        raise self.vms_timed_out()
 
-    def remove_doubled(self, added, after):
-        """Remove those of the VMs just added that are too many, since another controller has added as many before them."""
-        doubled = [vm for system, vms in self.there().items() for vm, _name in vms[after.get(system, len(vms)) :] if vm in added]
-        if doubled:
-            self.say(f"infrastructure {self.id} has got VMs by another controller: VMs {', '.join(doubled)} are removed")
-            self.remove(doubled, context=True)
+    def remove_duplicates(self, added, after):
+        """Remove the VMs just added that are too many because another controller has added VMs before them."""
+        duplicates = [vm for system, vms in self.existing_vms().items() for vm, _name in vms[after.get(system, len(vms)) :] if vm in added]
+        if duplicates:
+            self.log(f"another controller has added VMs to infrastructure {self.id}: VMs {', '.join(duplicates)} are removed")
+            self.remove(duplicates, context=True)
 
     def surplus(self, vms, count):
-        """Return the ids of so many of a system's VMs: first those that the user names, then the newest."""
+        """Return the ids of `count` VMs of a system to remove: first those that the user names, then the newest."""
         if count <= 0:
             return []
         named = [vm for vm, hostname in vms if {vm, hostname} & set(self.params["remove"])]
@@ -582,7 +592,7 @@ class Infrastructure:
         return (named + newest)[:count]
 
     def absent(self):
-        """Start to destroy what is not being deleted yet."""
+        """Request the deletion of what is not being deleted yet; return whether anything changed, and the state before and after."""
         existing = [infrastructure for infrastructure in self.all if infrastructure not in self.deleting]
         if not existing:
             return False, {}, {}
@@ -591,136 +601,149 @@ class Infrastructure:
                 self.destroy(infrastructure, self.params["force"])
         return True, {"state": "present"}, {"state": "absent"}
 
-    def send_destroy(self, infrastructure, force=False):
-        """Start to destroy an infrastructure, again after an answer that was lost."""
+    def request_deletion(self, infrastructure, force=False):
+        """Request the deletion of an infrastructure, and retry while the server is unavailable."""
         with contextlib.suppress(NotFound):
             retry_while_unavailable(self.im, lambda: self.im.destroy(infrastructure, force), lambda: infrastructure not in self.im.infrastructures())
 
-    def destroy(self, infrastructure, force=False, seconds=None):
-        """Start to destroy an infrastructure: later when VMs are just being added, and again when it failed in the server."""
-        lost = 0
-        for more in self.polls() if seconds is None else polls(seconds, self.params["poll"]):
+    def destroy(self, infrastructure, force=False, retries=None):
+        """Request the deletion of an infrastructure, and retry while VMs are being added, and after transient errors."""
+        errors = 0
+        for more in retries or self.wait_polls():
             try:
-                self.send_destroy(infrastructure, force)
+                self.request_deletion(infrastructure, force)
                 return
             except ImError as error:
-                lost += error.transient
-                if not more or lost == TRIES or not error.transient and error.code != 409:
+                errors += error.transient
+                if not more or errors == TRIES or not error.transient and error.code != 409:
                     raise
 
     def operate(self, operation, end):
-        """Start or stop all VMs."""
-        self.require()
-        here = {"stopped", "off"} if end == "stopped" else {"running", "configured", "unconfigured"}
+        """Start or stop all VMs; return whether anything changed, and their states before and after."""
+        self.require_existing()
+        wanted = {"stopped", "off"} if end == "stopped" else {"running", "configured", "unconfigured"}
 
         def states():
             return set(self.im.state(self.id)["vm_states"].values())
 
-        def done():
-            return states() <= here
-
         before = states()
-        if before <= here:
+        if before <= wanted:
             return False, {}, {}
         if not self.module.check_mode:
-            retry_while_unavailable(self.im, lambda: self.im.operate(self.id, operation), done, LOST_SECONDS)
+            retry_while_unavailable(self.im, lambda: self.im.operate(self.id, operation), lambda: states() <= wanted, OUTCOME_SECONDS)
         return True, {"vms": sorted(before)}, {"vms": [end]}
 
     def reconfigure(self):
-        self.require()
+        """Run the contextualization again; return that this is a change, and the state before and after."""
+        self.require_existing()
         before = {"state": self.im.state(self.id)["state"]}
         if not self.module.check_mode:
             text = self.text if self.media_type == RADL and self.text else ""
             retry_while_unavailable(self.im, lambda: self.im.reconfigure(self.id, text))
         return True, before, {"state": "configured"}
 
-    def require(self):
+    def require_existing(self):
         if self.id is None:
             raise ImError(f"there is no infrastructure {self.params['infrastructure_id'] or self.name}: create it with state present")
 
     def wait(self, wanted):
         """Wait for one of the states."""
-        wait_for(self.im, self.id, wanted, self.params["wait_timeout"], self.params["poll"], self.say)
+        wait_for(self.im, self.id, wanted, self.params["wait_timeout"], self.params["poll"], self.log)
 
-    def say(self, line):
-        """Add a line to the progress; that it cannot be shown is no reason to fail."""
+    def log(self, line):
+        """Append a line to the progress file; an error in writing it does not fail the task."""
         if self.params["progress_file"]:
             with contextlib.suppress(OSError), open(self.params["progress_file"], "a", encoding="utf-8") as file:
                 file.write(f"{line}\n")
 
-    def give_up(self, late):
-        """Destroy what is not ready in time; raise ImError that says so."""
+    def destroy_after_timeout(self, timed_out):
+        """Destroy an infrastructure that is not configured in time; raise an ImError that says so."""
         try:
             self.destroy(self.id, force=True)
         except ImError as error:
-            raise ImError(f"{late}. It could not be destroyed: {error}") from None
-        raise ImError(f"{late.args[0].removesuffix(', and goes on')}, and is destroyed")
+            raise ImError(f"{timed_out}. It could not be destroyed: {error}") from None
+        raise ImError(f"{timed_out.args[0].removesuffix(', and continues')}, and is destroyed")
 
-    def wait_until_destroyed(self, infrastructure):
-        """Wait until an infrastructure is destroyed."""
-        tries, since = 1, None
-        for _poll in polls(self.params["wait_timeout"], self.params["poll"]):
+    def wait_until_destroyed(self, infrastructures):
+        """Wait until infrastructures are destroyed: until they are missing from the server's list, and still are after a pause.
+
+        The server lists a destroyed infrastructure again when another of its threads saves an older copy after the deletion was saved.
+        """
+        states, requests, since = dict.fromkeys(infrastructures), Counter(infrastructures), {}
+        for _poll in self.timeout_polls():
             try:
-                # For its state, the server may have an answer even when it is listed no more.
-                if infrastructure not in self.im.infrastructures():
-                    return
-                state = self.im.state(infrastructure)["state"]
-            except NotFound:
-                return
+                states = self.existing_states(infrastructures)
+                if not states:
+                    time.sleep(ABSENCE_SECONDS)
+                    states = self.existing_states(infrastructures)
+                    since = dict.fromkeys(states, float("-inf"))
             except ImError as error:
                 if not error.transient:
                     raise
                 continue
-            since = None if state == "deleting" else since or time.monotonic()
-            # At the end of a deletion, it is in no state for a moment.
-            if since is None or time.monotonic() - since < LEFT_SECONDS:
-                continue
-            # VMs could not be removed, or the Infrastructure Manager was started again and forgot what it was doing.
-            if tries == TRIES:
-                raise ImError(f"infrastructure {infrastructure} could not be destroyed and is {state}: see the Infrastructure Manager's log, or set force")
-            tries, since = tries + 1, None
-            self.destroy(infrastructure, self.params["force"])
-        raise TimedOut(f"infrastructure {infrastructure} is not gone after {self.params['wait_timeout']} s: see its VMs, or set force")
+            if not states:
+                return
+            now = time.monotonic()
+            # At the end of a deletion an infrastructure is in another state for a moment.
+            since = {infrastructure: since.get(infrastructure, now) for infrastructure, state in states.items() if state != "deleting"}
+            for infrastructure in [infrastructure for infrastructure, first in since.items() if now - first >= FAILED_SECONDS]:
+                # VMs could not be removed, the deletion was interrupted by the end of the server, or an older copy was saved.
+                if requests[infrastructure] == TRIES:
+                    what = f"infrastructure {infrastructure} could not be destroyed and is {states[infrastructure]}"
+                    raise ImError(f"{what}: see the Infrastructure Manager's log, or set force")
+                requests[infrastructure] += 1
+                del since[infrastructure]
+                self.destroy(infrastructure, self.params["force"])
+        raise TimedOut(f"infrastructure {', '.join(states)} is not destroyed after {self.params['wait_timeout']} s: see its VMs, or set force")
+
+    def existing_states(self, infrastructures):
+        """Return the states of those infrastructures that the server lists."""
+        states = {}
+        for infrastructure in set(infrastructures) & set(self.im.infrastructures()):
+            # A destroyed one is listed without a state for a moment.
+            with contextlib.suppress(NotFound):
+                states[infrastructure] = self.im.state(infrastructure)["state"]
+        return states
 
 
-def missing_vms(there, after):
+def missing_vms(existing, after):
     """Return how many VMs of each system are missing."""
-    missing = {system: count - len(there.get(system, ())) for system, count in after.items()}
+    missing = {system: count - len(existing.get(system, ())) for system, count in after.items()}
     return {system: count for system, count in missing.items() if count > 0}
 
 
 def tosca_name(text):
-    """Return the name that a TOSCA document's metadata gives."""
+    """Return the name in the metadata of a TOSCA document."""
     if not HAS_YAML:
-        raise ImError("a TOSCA document needs Python's package PyYAML here: install it")
+        raise ImError("a TOSCA document requires the Python package PyYAML on the host that runs the module: install it")
     try:
         document = yaml_load(text)
     except Exception as error:
         raise ImError(f"the TOSCA document is no YAML: {error}") from None
     if not isinstance(document, dict) or "topology_template" not in document:
-        raise ImError("the TOSCA document has no topology_template: give a whole one")
+        raise ImError("the TOSCA document has no topology_template: give a complete document")
     return (document.get("metadata") or {}).get("infra_name")
 
 
-def radl_problem(text):
-    """Return what is wrong with a RADL, where Python's package RADL is there to find it; otherwise the server finds it."""
+def radl_error(text):
+    """Return the error in a RADL, or None. Without the Python package RADL only the server finds it."""
     if parse_radl is None:
         return None
     try:
         parse_radl(text).check()
     except Exception as error:
-        return radl_places(text, str(error))
+        return radl_positions(text, str(error))
     return None
 
 
 ACTIONS = {
-    "present": lambda it: it.present(),
-    "absent": lambda it: it.absent(),
-    "started": lambda it: it.operate("start", "running"),
-    "stopped": lambda it: it.operate("stop", "stopped"),
-    "reconfigured": lambda it: it.reconfigure(),
+    "present": lambda target: target.present(),
+    "absent": lambda target: target.absent(),
+    "started": lambda target: target.operate("start", "running"),
+    "stopped": lambda target: target.operate("stop", "stopped"),
+    "reconfigured": lambda target: target.reconfigure(),
 }
-ENDS = {
+WANTED_STATES = {
     "present": ("configured",),
     "started": ("configured", "running", "unconfigured"),
     "stopped": ("stopped", "off"),
@@ -728,44 +751,47 @@ ENDS = {
 }
 
 
-def wait_for_it(it):
-    """Wait; what was just created, and broken off before it had VMs, is created again, and what another controller created before it is taken."""
+def wait_for_state(target):
+    """Wait for the wanted state.
+
+    A new infrastructure whose creation is interrupted before it has VMs is created again. One that another controller has destroyed as a duplicate
+    of its own is replaced by that.
+    """
     for attempt in range(1, TRIES + 1):
         try:
-            it.wait(ENDS[it.params["state"]])
+            target.wait(WANTED_STATES[target.params["state"]])
         except Interrupted:
-            if not it.created or attempt == TRIES or not it.cleared():
+            if not target.created or attempt == TRIES or not target.destroy_interrupted():
                 raise
-            it.create()
+            target.create()
         except NotFound:
-            if not it.created or attempt == TRIES or not it.im.find(it.name):
+            if not target.created or attempt == TRIES or not target.im.find(target.name):
                 raise
-            it.agree()
+            target.keep_oldest()
         else:
-            # One that was listed at the same moment may have been seen by neither.
-            if not it.created or it.agree() == it.created:
+            # Two that were listed at the same moment may not have found each other before.
+            if not target.created or target.keep_oldest() == target.created:
                 return
-            it.present()
+            target.present()
 
 
-def finish(module, it, changed):
-    """Wait where that is wanted, and return what there is then."""
+def finish(module, target, changed):
+    """Wait if the task waits; return the infrastructure's description."""
     state = module.params["state"]
     if state == "absent":
-        if module.params["wait"] and not module.check_mode:
-            for infrastructure in it.all:
-                it.wait_until_destroyed(infrastructure)
-        return {"state": "absent", "infrastructure_ids": it.all}
-    if module.check_mode or it.id is None:
+        if module.params["wait"] and target.all and not module.check_mode:
+            target.wait_until_destroyed(target.all)
+        return {"state": "absent", "infrastructure_ids": target.all}
+    if module.check_mode or target.id is None:
         return {}
-    if module.params["wait"] and (changed or state == "present" and it.im.state(it.id)["state"] != "stopped"):
+    if module.params["wait"] and (changed or state == "present" and target.im.state(target.id)["state"] != "stopped"):
         try:
-            wait_for_it(it)
+            wait_for_state(target)
         except TimedOut as error:
-            if it.created and it.created == it.id and module.params["on_timeout"] == "destroy":
-                it.give_up(error)
+            if target.created and target.created == target.id and module.params["on_timeout"] == "destroy":
+                target.destroy_after_timeout(error)
             raise
-    return describe(it.im, it.id, module.params["secrets"])
+    return describe(target.im, target.id, module.params["secrets"])
 
 
 def main():
@@ -776,15 +802,13 @@ def main():
             "state": {"type": "str", "choices": ["present", "absent", "started", "stopped", "reconfigured"], "default": "present"},
             "infrastructure_id": {"type": "str"},
             "name": {"type": "str"},
-            # They may carry credentials.
+            # A document may contain credentials.
             "radl": {"type": "str", "no_log": True},
             "radl_file": {"type": "path"},
             "tosca": {"type": "str", "no_log": True},
             "allow_removal": {"type": "bool", "default": False},
             "remove": {"type": "list", "elements": "str", "default": []},
-            "wait": {"type": "bool", "default": True},
-            "wait_timeout": {"type": "int", "default": 3600},
-            "poll": {"type": "float", "default": 3},
+            **wait_options(3600),
             "progress_file": {"type": "path"},
             "on_timeout": {"type": "str", "choices": ["keep", "destroy"], "default": "keep"},
             "force": {"type": "bool", "default": False},
@@ -795,17 +819,17 @@ def main():
         supports_check_mode=True,
     )
     im = connect(module)
-    it, result = None, {}
+    target, result = None, {}
     try:
-        it = Infrastructure(module, im)
-        changed, before, after = ACTIONS[module.params["state"]](it)
-        result = {"changed": changed, "diff": {"before": before, "after": after}, "name": it.name, "infrastructure_id": it.id}
-        result.update({"removed": it.removed} if module.params["state"] == "present" else {})
-        result.update({"estimate": it.estimate} if hasattr(it, "estimate") else {})
-        result.update(finish(module, it, changed))
+        target = Infrastructure(module, im)
+        changed, before, after = ACTIONS[module.params["state"]](target)
+        result = {"changed": changed, "diff": {"before": before, "after": after}, "name": target.name, "infrastructure_id": target.id}
+        result.update({"removed": target.removed} if module.params["state"] == "present" else {})
+        result.update({"estimate": target.estimate} if hasattr(target, "estimate") else {})
+        result.update(finish(module, target, changed))
     except ImError as error:
-        words = radl_places(it.text, str(error)) if it and it.text else str(error)
-        module.fail_json(msg=words, code=error.code, **{**result, "infrastructure_id": it.id if it else module.params["infrastructure_id"]})
+        message = radl_positions(target.text, str(error)) if target and target.text else str(error)
+        module.fail_json(msg=message, code=error.code, **{**result, "infrastructure_id": target.id if target else module.params["infrastructure_id"]})
     module.exit_json(**result)
 
 

@@ -8,30 +8,25 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: im_infrastructure_info
-short_description: Tell what infrastructures the Infrastructure Manager has
+short_description: List or describe infrastructures of the Infrastructure Manager
 version_added: 0.1.0
 author: The deeptrain.cluster authors (@deeptrain)
 description:
-  - Lists all infrastructures of a user, or describes one with its VMs, its contextualization and its RADL.
-extends_documentation_fragment: deeptrain.cluster.im
+  - Lists all infrastructures of a user. With O(infrastructure_id) or O(name) it describes one, with its VMs, its contextualization and its RADL.
+extends_documentation_fragment:
+  - deeptrain.cluster._attributes.read_only
+  - deeptrain.cluster.im
 options:
   infrastructure_id:
-    description: Id of the one to describe.
+    description: Id of the infrastructure to describe. Excludes O(name).
     type: str
   name:
-    description: Name of the one to describe, which its RADL's C(description) gives it.
+    description: Name of the infrastructure to describe, which is in the C(description) of its RADL. Excludes O(infrastructure_id).
     type: str
   secrets:
-    description: Whether passwords and private keys are returned, in the RADL too.
+    description: Whether to return passwords and private keys, also those in the RADL.
     type: bool
     default: false
-attributes:
-  check_mode:
-    description: Changes nothing, so runs in check mode as otherwise.
-    support: full
-  diff_mode:
-    description: Changes nothing.
-    support: N/A
 seealso:
   - module: deeptrain.cluster.im_infrastructure
 """
@@ -43,7 +38,7 @@ EXAMPLES = r"""
     auth_file: ~/.im/auth.dat
   register: all
 
-- name: Describe one
+- name: Describe one infrastructure
   deeptrain.cluster.im_infrastructure_info:
     url: https://im.example.org:8800
     auth_file: ~/.im/auth.dat
@@ -54,9 +49,9 @@ EXAMPLES = r"""
 RETURN = r"""
 infrastructures:
   description:
-    - All infrastructures with C(infrastructure_id), C(name) and C(state). Of one that is asked for, also C(contmsg), C(outputs), C(vms)
-      as M(deeptrain.cluster.im_infrastructure) returns them, and C(radl).
-    - Empty when there is none of this id or name.
+    - The infrastructures, each with C(infrastructure_id), C(name) and C(state). With O(infrastructure_id) or O(name) also with C(contmsg),
+      C(outputs) and C(vms) as M(deeptrain.cluster.im_infrastructure) returns them, and with C(radl).
+    - Empty if no infrastructure of this id or name exists.
   type: list
   elements: dict
   returned: success
@@ -80,7 +75,7 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import
 
 
 def list_all(im):
-    """Return id, name and state of each infrastructure."""
+    """Return id, name and state of all infrastructures."""
     found = []
     for infrastructure in im.infrastructures():
         # It may have been destroyed since it was listed.

@@ -13,51 +13,41 @@ version_added: 0.1.0
 author: The deeptrain.cluster authors (@deeptrain)
 description:
   - Starts, stops, reboots, resizes or removes one VM of an infrastructure of the Infrastructure Manager.
-extends_documentation_fragment: deeptrain.cluster.im
+extends_documentation_fragment:
+  - deeptrain.cluster._attributes
+  - deeptrain.cluster.im
+  - deeptrain.cluster.im.wait
 options:
   infrastructure_id:
-    description: The infrastructure's id. This or O(name) is needed.
+    description: Id of the infrastructure. Required unless O(name) is set, and excludes it.
     type: str
   name:
-    description: The infrastructure's name.
+    description: Name of the infrastructure. Required unless O(infrastructure_id) is set, and excludes it.
     type: str
   vm:
-    description: The VM, by its id or its host name.
+    description: Id or host name of the VM.
     type: str
     required: true
   state:
     description:
-      - V(started), V(stopped) and V(absent) are states that it is brought to. V(rebooted) reboots it each time.
-      - V(resized) gives it the sizes in O(radl).
+      - V(started) and V(stopped) start and stop the VM, and V(absent) removes it, unless it has that state.
+      - V(rebooted) reboots it each time.
+      - V(resized) resizes it to the sizes in O(radl).
     type: str
     choices: [started, stopped, rebooted, resized, absent]
     default: started
   radl:
-    description: With O(state=resized), a RADL with a C(system) that has the new C(cpu.count) and C(memory.size).
+    description: RADL with a C(system) that has the new C(cpu.count) and C(memory.size). Required with O(state=resized).
     type: str
   context:
-    description: With O(state=absent), whether the other VMs are configured again.
-    type: bool
-    default: true
-  wait:
-    description: Whether to wait until the VM's state is that.
+    description: Whether O(state=absent) configures the other VMs again.
     type: bool
     default: true
   wait_timeout:
-    description: How long to wait, in seconds.
-    type: int
     default: 600
-  poll:
-    description: How long to wait at first between two polls, in seconds. It grows to ten times that.
-    type: float
-    default: 3
 attributes:
-  check_mode:
-    description: Can run in check mode and say what it would change.
-    support: full
   diff_mode:
-    description: Shows the VM's state.
-    support: full
+    details: Shows the VM's state.
 seealso:
   - module: deeptrain.cluster.im_infrastructure
 """
@@ -71,7 +61,7 @@ EXAMPLES = r"""
     vm: worker-2
     state: stopped
 
-- name: Give it more memory
+- name: Resize a worker
   deeptrain.cluster.im_vm:
     url: https://im.example.org:8800
     auth_file: ~/.im/auth.dat
@@ -85,7 +75,7 @@ RETURN = r"""
 vm:
   description: The VM as M(deeptrain.cluster.im_infrastructure) returns it.
   type: dict
-  returned: when there is one
+  returned: when the VM exists
   sample: {id: "2", system: worker, state: stopped, hostname: worker-2, private_ip: 10.0.0.4, public_ip: null, ssh_port: 22, user: ubuntu}
 """
 
@@ -93,12 +83,13 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im import ImError, radl_fits
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import (
     CONNECTION,
-    LOST_SECONDS,
+    OUTCOME_SECONDS,
     SECRETS,
     choose,
     connect,
     polls,
     retry_while_unavailable,
+    wait_options,
 )
 
 RUNNING = ("running", "configured", "unconfigured")
@@ -106,7 +97,7 @@ STOPPED = ("stopped", "off")
 
 
 class Vm:
-    """The VM that the task is about."""
+    """The VM of the task."""
 
     def __init__(self, module, im):
         self.params = module.params
@@ -122,17 +113,17 @@ class Vm:
             return self.params["vm"]
         named = [vm["id"] for vm in self.im.all_vms(self.infrastructure) if vm["hostname"] == self.params["vm"]]
         if len(named) > 1:
-            raise ImError(f"VMs {', '.join(named)} are all named {self.params['vm']}: say which one by its id")
+            raise ImError(f"VMs {', '.join(named)} have the host name {self.params['vm']}: select one by its id")
         return named[0] if named else None
 
     def state(self):
-        """Return the VM's state, `absent` when it is gone."""
+        """Return the VM's state, `absent` if it does not exist."""
         if self.id is None:
             return "absent"
         return self.im.state(self.infrastructure)["vm_states"].get(self.id, "absent")
 
     def change(self):
-        """Tell the Infrastructure Manager what to do."""
+        """Request the change from the Infrastructure Manager."""
         wanted = self.params["state"]
         if wanted == "absent":
             self.im.remove_vms(self.infrastructure, [self.id], self.params["context"])
@@ -141,29 +132,30 @@ class Vm:
         else:
             self.im.operate(self.infrastructure, {"started": "start", "stopped": "stop", "rebooted": "reboot"}[wanted], self.id)
 
-    def fits(self):
+    def has_size(self):
         """Return whether the VM has the wanted sizes."""
         return radl_fits(self.params["radl"], self.im.vm_classes(self.infrastructure, self.id))
 
     def described(self):
+        """Return the VM without its secrets."""
         vm = self.im.vm(self.infrastructure, self.id)
         return {key: value for key, value in vm.items() if key not in SECRETS}
 
 
-ENDS = {"started": RUNNING, "stopped": STOPPED, "rebooted": RUNNING, "resized": RUNNING + STOPPED, "absent": ("absent",)}
+WANTED_STATES = {"started": RUNNING, "stopped": STOPPED, "rebooted": RUNNING, "resized": RUNNING + STOPPED, "absent": ("absent",)}
 
 
 def change(vm, waiting):
-    """Change the VM; after an answer that was lost again, unless its state is the one wanted, which cannot be seen of a reboot."""
+    """Request the change of the VM. While the server is unavailable, retry it until the VM has the wanted state, which does not show a reboot."""
     wanted = vm.params["state"]
     try:
         if wanted == "rebooted":
             vm.change()
         else:
-            retry_while_unavailable(vm.im, vm.change, lambda: vm.fits() if wanted == "resized" else vm.state() in ENDS[wanted], LOST_SECONDS)
+            retry_while_unavailable(vm.im, vm.change, lambda: vm.has_size() if wanted == "resized" else vm.state() in WANTED_STATES[wanted], OUTCOME_SECONDS)
     except ImError as error:
-        told = waiting and wanted in ("started", "stopped", "absent")
-        if not (error.outcome_unknown and told or error.code == 404 and wanted == "absent"):
+        wait_tells = waiting and wanted in ("started", "stopped", "absent")
+        if not (error.outcome_unknown and wait_tells or error.code == 404 and wanted == "absent"):
             raise
 
 
@@ -175,12 +167,12 @@ def wait(vm, wanted):
         except ImError as error:
             if not error.transient:
                 raise
-            state = f"not to be seen ({error})"
+            state = f"in an unknown state ({error})"
         if state in wanted:
             return
         if state == "failed":
             break
-    raise ImError(f"VM {vm.id} of infrastructure {vm.infrastructure} is {state}, and was to be {wanted[0]} within {vm.params['wait_timeout']} s")
+    raise ImError(f"VM {vm.id} of infrastructure {vm.infrastructure} is {state}, and did not become {wanted[0]} within {vm.params['wait_timeout']} s")
 
 
 def main():
@@ -194,9 +186,7 @@ def main():
             "state": {"type": "str", "choices": ["started", "stopped", "rebooted", "resized", "absent"], "default": "started"},
             "radl": {"type": "str", "no_log": True},
             "context": {"type": "bool", "default": True},
-            "wait": {"type": "bool", "default": True},
-            "wait_timeout": {"type": "int", "default": 600},
-            "poll": {"type": "float", "default": 3},
+            **wait_options(600),
         },
         required_one_of=[("infrastructure_id", "name")],
         mutually_exclusive=[("infrastructure_id", "name")],
@@ -210,12 +200,12 @@ def main():
         before = vm.state()
         if vm.id is None and wanted != "absent":
             raise ImError(f"infrastructure {vm.infrastructure} has no VM {module.params['vm']}: see its VMs with im_infrastructure_info")
-        changed = wanted == "rebooted" or before not in ENDS[wanted] or wanted == "resized" and not vm.fits()
+        changed = wanted == "rebooted" or before not in WANTED_STATES[wanted] or wanted == "resized" and not vm.has_size()
         if changed and not module.check_mode:
             change(vm, module.params["wait"])
             if module.params["wait"]:
-                wait(vm, ENDS[wanted])
-        after = ENDS[wanted][0] if module.check_mode and changed else vm.state()
+                wait(vm, WANTED_STATES[wanted])
+        after = WANTED_STATES[wanted][0] if module.check_mode and changed else vm.state()
         described = {"vm": vm.described()} if after != "absent" and vm.id is not None else {}
     except ImError as error:
         module.fail_json(msg=str(error), code=error.code)

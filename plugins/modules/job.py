@@ -17,6 +17,7 @@ description:
   - The same run and kind with another configuration is refused with the difference. A job that is not there or has
     failed is started, one that is running is attached to, and one that is done is left as it is.
 author: The deeptrain.cluster authors (@deeptrain)
+extends_documentation_fragment: deeptrain.cluster._attributes
 attributes:
   action:
     description: Runs on the controller, which shows the progress and reconnects when the node was unreachable.
@@ -25,11 +26,9 @@ attributes:
     description: Can be run with C(async).
     support: none
   check_mode:
-    description: Changes nothing, and refuses just as it would otherwise.
-    support: full
+    details: It refuses what it would refuse otherwise.
   diff_mode:
-    description: Shows the change of the configuration.
-    support: full
+    details: Shows the change of the configuration.
 options:
   kind:
     description: Kind of the job, as in the unit's name.
@@ -437,7 +436,7 @@ class Job:
                 self.module.fail_json(msg=f"There is no user and group {user} on this node: run role deeptrain.cluster.node first")
             self.make_directory(uid, gid)
             with self.directory() as handle:
-                guarded_files.write(handle, "config.json", json.dumps(self.document, indent=2, sort_keys=True) + "\n", 0o640, gid)
+                guarded_files.write(handle, "config.json", json.dumps(self.document, indent=2, sort_keys=True) + "\n", 0o640, (0, gid))
         return True
 
     def make_directory(self, uid, gid):

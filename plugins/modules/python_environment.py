@@ -18,6 +18,7 @@ description:
   - Credentials in the URLs of O(requirements) are neither returned nor logged, and are stored for root alone.
   - Removes stale environments that no process uses. This alone is not reported as a change.
   - Replaces a virtual environment that is a plain directory at O(path) with the link. Fails while a process uses that directory.
+extends_documentation_fragment: deeptrain.cluster._attributes
 options:
   path:
     description: Absolute path of the symbolic link. The environments are in the directory C(environments) beside it.
@@ -42,12 +43,8 @@ options:
     description: Directory with further wheels.
     type: path
 attributes:
-  check_mode:
-    description: Can run in check mode and report what it would change.
-    support: full
   diff_mode:
-    description: Shows the link's target before and after.
-    support: full
+    details: Shows the link's target before and after.
 seealso:
   - module: ansible.builtin.pip
   - module: deeptrain.cluster.python_wheel
@@ -105,7 +102,7 @@ import shutil
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.deeptrain.cluster.plugins.module_utils import locks
+from ansible_collections.deeptrain.cluster.plugins.module_utils import guarded_files, locks
 
 # In each environment, written last: without it the environment is incomplete.
 MARKER = "environment.json"
@@ -258,12 +255,7 @@ class Environments:
                 # All users can read a command line.
                 data="\n".join(description["requirements"]),
             )
-            with open(os.path.join(directory, MARKER + ".part"), "w", encoding="utf-8", opener=_open_private) as file:
-                json.dump(description, file, indent=2, sort_keys=True)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(os.path.join(directory, MARKER + ".part"), os.path.join(directory, MARKER))
+            guarded_files.write_own(os.path.join(directory, MARKER), json.dumps(description, indent=2, sort_keys=True) + "\n", durable=True)
         except OSError as error:
             self.module.fail_json(msg=f"{failed} into {directory}: {error}")
         finally:

@@ -16,6 +16,7 @@ description:
   - The version gets a local label, eight hexadecimal digits of the content's SHA-256, so that changed sources are another version, and the
     same sources make the same wheel bit for bit. So M(ansible.builtin.pip) installs it when it changed, and only then.
   - No build tool takes part, on the controller or the node. Wheels that were put there before are left there.
+extends_documentation_fragment: deeptrain.cluster._attributes
 options:
   src:
     description:
@@ -29,13 +30,9 @@ options:
     type: str
     required: true
 attributes:
-  check_mode:
-    description: Can run in check mode and say what it would change.
-    support: full
   diff_mode:
-    description: Shows the difference it makes in diff mode.
     support: partial
-    details: Says that the wheel is binary, not what is in it.
+    details: Shows that the wheel is binary, not its content.
 notes:
   - The controller's Python must be 3.11 or newer, or have C(pip) or C(tomli).
 seealso:

@@ -15,6 +15,7 @@ description:
   - Creates missing parents as root's with mode C(0755). The module P(ansible.builtin.file#module) gives them to O(owner), who can then
     exchange the directory for a link.
   - Follows a link only where it belongs to root, in a directory of root's. Otherwise it fails.
+extends_documentation_fragment: deeptrain.cluster._attributes
 options:
   path:
     description: Absolute path of the directory.
@@ -32,11 +33,7 @@ options:
     type: str
     default: "0755"
 attributes:
-  check_mode:
-    description: Can run in check mode and report what it would change.
-    support: full
   diff_mode:
-    description: Shows no differences.
     support: none
 seealso:
   - module: ansible.builtin.file

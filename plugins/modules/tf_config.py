@@ -15,6 +15,7 @@ description:
   - Makes TensorFlow's description of a cluster and of one task in it from addresses that you give.
   - It changes nothing. Where the inventory has the groups C(ps), C(chief) and C(worker), the filters
     P(deeptrain.cluster.topology#filter) and P(deeptrain.cluster.tf_config#filter) find the addresses by themselves.
+extends_documentation_fragment: deeptrain.cluster._attributes.read_only
 options:
   chief:
     description: The chief's address, or address and port separated by a colon.
@@ -59,14 +60,6 @@ options:
     description: Index of the task among those of its type.
     type: int
     default: 0
-attributes:
-  check_mode:
-    description: Can run in check mode and say what it would change.
-    support: full
-  diff_mode:
-    description: Shows the difference it makes in diff mode.
-    support: none
-    details: It changes nothing.
 seealso:
   - plugin: deeptrain.cluster.tf_config
     plugin_type: filter

@@ -10,15 +10,14 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
-sys.path.append(str(PROJECT / "tests/verify"))
+sys.path += [str(PROJECT / "tests" / directory) for directory in ("verify", "unit/plugins")]
 
+import im_server  # noqa: E402
 from infrastructure_manager import LIMIT, InfrastructureManager  # noqa: E402
 
 SECRET = "planted-0123456789"
@@ -97,19 +96,7 @@ def modules(server) -> Modules:
 @pytest.fixture
 def serving():
     """Return a context manager within which an HTTP server answers."""
-
-    @contextmanager
-    def serve(server):
-        with server:
-            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-            thread.start()
-            try:
-                yield server
-            finally:
-                server.shutdown()
-                thread.join()
-
-    return serve
+    return im_server.serving
 
 
 @pytest.fixture

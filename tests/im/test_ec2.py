@@ -149,7 +149,7 @@ def test_machine_that_was_ended_by_hand(ec2, cloud, radl):
     while ec2.done("im_infrastructure_info", name="deeptrain")["infrastructures"][0]["vms"][2]["state"] != "off":
         assert time.monotonic() < end
         time.sleep(0.5)
-    assert "VMs 2 were ended in their cloud" in ec2.run("im_infrastructure", radl=radl(1))["msg"]
+    assert "VMs 2 were terminated or stopped in their cloud" in ec2.run("im_infrastructure", radl=radl(1))["msg"]
     # moto, unlike EC2, refuses to end it once more.
     assert "could not be destroyed" in ec2.run("im_infrastructure", name="deeptrain", state="absent")["msg"]
     assert ec2.done("im_infrastructure", name="deeptrain", state="absent", force=True)["changed"]

@@ -10,12 +10,12 @@ import os
 import resource
 import subprocess
 import sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import LIMIT, PROJECT, SECRET
+from im_server import ImServer
 
 # ansible-core as it is today, and the oldest.
 PROGRAMS = {"newest": Path(sys.executable).parent, "oldest": PROJECT / ".cache/venv-2.16/bin"}
@@ -65,36 +65,6 @@ class Inventory:
         return {name: {host: variables[host] for host in group["hosts"]} for name, group in found.items() if group.get("hosts")}
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Answers as the Infrastructure Manager does, with the VMs that the server was given."""
-
-    def do_GET(self):
-        vms = self.server.vms
-        parts = self.path.strip("/").split("/")
-        self.server.asked += 1
-        if SECRET not in self.headers["Authorization"]:
-            self.send_error(401)
-            return
-        if parts == ["infrastructures"]:
-            answer = {"uri-list": [{"uri": "http://im/infrastructures/1"}] if vms else []}
-        elif len(parts) == 2:
-            answer = {"uri-list": [{"uri": f"http://im/infrastructures/1/vms/{vm}"} for vm in vms]}
-        elif parts[2] == "state":
-            answer = {"state": {"state": "configured", "vm_states": dict.fromkeys(vms, "configured")}}
-        elif parts[2] == "radl":
-            answer = {"radl": "description deeptrain ()\n"}
-        else:
-            answer = {"radl": [*NETWORKS, {"class": "system", **vms[parts[3]]}]}
-        data = json.dumps(answer).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *arguments):
-        """Say nothing."""
-
-
 @pytest.fixture(params=PROGRAMS)
 def programs(request) -> Path:
     return PROGRAMS[request.param]
@@ -102,17 +72,23 @@ def programs(request) -> Path:
 
 @pytest.fixture
 def served(tmp_path, programs, serving):
-    """Return a server of VMs, and an inventory of them."""
-    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
-        server.vms, server.asked = {}, 0
-        yield server, Inventory(tmp_path, f"http://127.0.0.1:{server.server_address[1]}", programs)
+    """Return a server, and an inventory of it."""
+    with serving(ImServer()) as server:
+        server.secret = SECRET
+        yield server, Inventory(tmp_path, server.url, programs)
 
 
-def vm(system: str, private: str, public: str | None = None) -> dict:
-    found = {"id": system, "state": "configured", "net_interface.0.connection": "private", "net_interface.0.ip": private}
+def infrastructure(vms: list[list[dict]]) -> dict[str, dict]:
+    """Return one infrastructure for the server."""
+    return {"1": {"radl": "description deeptrain ()\n", "state": None, "vms": {str(number): vm for number, vm in enumerate(vms)}}}
+
+
+def vm(system: str, private: str, public: str | None = None) -> list[dict]:
+    """Return the classes of a VM's RADL."""
+    found = {"class": "system", "id": system, "state": "configured", "net_interface.0.connection": "private", "net_interface.0.ip": private}
     if public:
         found.update({"net_interface.1.connection": "public", "net_interface.1.ip": public})
-    return {**found, "disk.0.os.credentials.username": "ubuntu", "disk.0.os.credentials.private_key": KEY}
+    return [*NETWORKS, {**found, "disk.0.os.credentials.username": "ubuntu", "disk.0.os.credentials.private_key": KEY}]
 
 
 def test_real_one(modules, radl, tmp_path, programs):
@@ -140,7 +116,7 @@ def test_inventory_of_the_collection(served):
     source = PROJECT / "inventories/im"
     assert inventory.groups(source) == {}
     systems = ["ps", "chief"] + ["worker"] * 11
-    server.vms = {str(number): vm(system, f"10.0.0.{number + 1}", "203.0.113.1" if number == 1 else None) for number, system in enumerate(systems)}
+    server.existing = infrastructure([vm(system, f"10.0.0.{number + 1}", "203.0.113.1" if number == 1 else None) for number, system in enumerate(systems)])
     groups = inventory.groups(source)
     assert {name: len(hosts) for name, hosts in groups.items()} == {"ps": 1, "chief": 1, "worker": 11}
     assert "-- 203.0.113.1" in groups["ps"]["ps-0"]["ansible_ssh_common_args"]
@@ -151,23 +127,23 @@ def test_inventory_of_the_collection(served):
 
 def test_cache_holds_no_secret(served, tmp_path):
     server, inventory = served
-    server.vms = {"0": vm("chief", "10.0.0.1", "203.0.113.1")}
+    server.existing = infrastructure([vm("chief", "10.0.0.1", "203.0.113.1")])
     options = {"name": "deeptrain", "cache": True, "cache_plugin": "ansible.builtin.jsonfile", "cache_connection": str(tmp_path / "cache")}
     first = inventory.groups(**options)
-    asked = server.asked
+    calls = len(server.calls)
     assert inventory.groups(**options) == first
-    assert server.asked == asked
+    assert len(server.calls) == calls
     [cached] = (tmp_path / "cache").iterdir()
     assert "planted" not in cached.read_text()
     # Without its key the cache alone does not do.
     Path(first["chief"]["chief-0"]["ansible_ssh_private_key_file"]).unlink()
     assert inventory.groups(**options) == first
-    assert server.asked > asked
+    assert len(server.calls) > calls
 
 
 def test_password_in_a_vault(served):
     server, inventory = served
-    server.vms = {"0": vm("chief", "10.0.0.1")}
+    server.existing = infrastructure([vm("chief", "10.0.0.1")])
     word = inventory.directory / "word"
     word.write_text("vault")
     inventory.environment["ANSIBLE_VAULT_PASSWORD_FILE"] = str(word)
@@ -184,9 +160,10 @@ def test_thousand(served):
     def list_some(workers: int) -> float:
         """Return the processor time of the listing, which other work on the machine does not change."""
         systems = ["ps"] * 10 + ["chief"] + ["worker"] * workers
-        server.vms = {str(number): vm(system, f"10.0.{number // 256}.{number % 256}") for number, system in enumerate(systems)}
-        server.vms["10"] = vm("chief", "10.0.0.10", "203.0.113.1")
-        server.asked = 0
+        vms = [vm(system, f"10.0.{number // 256}.{number % 256}") for number, system in enumerate(systems)]
+        vms[10] = vm("chief", "10.0.0.10", "203.0.113.1")
+        server.existing = infrastructure(vms)
+        server.calls.clear()
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = inventory.list(source)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -194,9 +171,9 @@ def test_thousand(served):
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     hundred, thousand = list_some(89), list_some(989)
-    print(f"100 VMs in {hundred:.1f} s of processor time, 1,000 in {thousand:.1f} s with {server.asked} requests")
+    print(f"100 VMs in {hundred:.1f} s of processor time, 1,000 in {thousand:.1f} s with {len(server.calls)} requests")
     # Each VM is asked for once, and takes no longer than in a smaller infrastructure.
-    assert server.asked < 1010
+    assert len(server.calls) < 1010
     assert thousand < 10 * hundred
     groups = inventory.groups(source)
     assert {name: len(hosts) for name, hosts in groups.items()} == {"ps": 10, "chief": 1, "worker": 989}
@@ -207,7 +184,7 @@ def test_thousand(served):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"url": "http://127.0.0.1:1"}, "see that the Infrastructure Manager runs there"),
+        ({"url": "http://127.0.0.1:1"}, "make sure that the Infrastructure Manager runs there"),
         ({"url": "nowhere"}, "url is 'nowhere'"),
         ({"auth": [{"type": "Dummy"}]}, "no entry of type InfrastructureManager"),
         ({"auth": [{"type": "InfrastructureManager", "username": "tester", "password": "another"}]}, "See the entry of type InfrastructureManager"),

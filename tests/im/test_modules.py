@@ -139,7 +139,7 @@ def test_refusals_of_the_real_one(modules, radl):
         (400, "Error Creating Inf.", lambda: im.create("deploy nothing 1")),
         (401, "See the entry of type InfrastructureManager in auth", nobody.infrastructures),
         (403, "It belongs to another user", lambda: other.state(made)),
-        (404, "It is gone, or was never there", lambda: im.state("nowhere")),
+        (404, "It does not exist, or no longer", lambda: im.state("nowhere")),
         (415, "Unsupported", lambda: im.create(radl(1), "text/csv")),
         (422, "path.prop: Input should be", lambda: im._call("GET", f"/infrastructures/{made}/nothing")),
     ):
@@ -157,7 +157,7 @@ def test_auth_file(modules, tmp_path):
     file.write_text(f"type = InfrastructureManager; username = tester; password = {SECRET}\n")
     file.chmod(0o644)
     result = modules.done("im_infrastructure_info", auth=None, auth_file=str(file))
-    assert any(f"others can read auth_file {file}" in str(warning) for warning in result["warnings"])
+    assert any(f"other users can read auth_file {file}" in str(warning) for warning in result["warnings"])
     file.chmod(0o600)
     assert "warnings" not in modules.done("im_infrastructure_info", auth=None, auth_file=str(file))
     file.write_text(f"type = InfrastructureManager; username = tester; password = {SECRET}\nid = one; password = {SECRET}\n")
@@ -214,7 +214,7 @@ def waiting(modules, radl, tmp_path):
 def test_restart_while_waiting(modules, waiting):
     module, until_said = waiting
     modules.server.kill()
-    until_said("could not be seen")
+    until_said("is in an unknown state")
     modules.server.start()
     [infrastructure] = modules.all()
     # The Infrastructure Manager gives up what it was doing, and says so.
@@ -225,4 +225,4 @@ def test_infrastructure_that_vanishes(modules, waiting):
     module = waiting[0]
     [infrastructure] = modules.all()
     modules.done("im_infrastructure", state="absent", infrastructure_id=infrastructure)
-    assert f"infrastructure {infrastructure} vanished" in json.loads(module.communicate(timeout=LIMIT)[0])["msg"]
+    assert f"infrastructure {infrastructure} was destroyed during the wait for it" in json.loads(module.communicate(timeout=LIMIT)[0])["msg"]

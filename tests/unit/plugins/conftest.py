@@ -5,25 +5,18 @@
 
 from __future__ import annotations
 
-import threading
-from contextlib import contextmanager
-
 import pytest
+from ansible_collections.deeptrain.cluster.tests.unit.plugins import im_server as fake
 
 
 @pytest.fixture
 def serving():
     """Return a context manager within which an HTTP server answers."""
+    return fake.serving
 
-    @contextmanager
-    def serve(server):
-        with server:
-            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-            thread.start()
-            try:
-                yield server
-            finally:
-                server.shutdown()
-                thread.join()
 
-    return serve
+@pytest.fixture
+def im_server():
+    """Return a fake of the Infrastructure Manager's server."""
+    with fake.serving(fake.ImServer()) as server:
+        yield server

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import shlex
 import stat
-import sys
 
 import pytest
 import yaml
@@ -14,67 +13,51 @@ from ansible.inventory.data import InventoryData
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import inventory_loader
 from ansible.template import Templar
-from ansible_collections.deeptrain.cluster.plugins.module_utils.im import Im as Client
-from ansible_collections.deeptrain.cluster.plugins.module_utils.im import ImError, NotFound
+from ansible_collections.deeptrain.cluster.plugins.module_utils import im as client
+from ansible_collections.deeptrain.cluster.tests.unit.plugins.im_server import SECRET
 
+AUTH = [{"type": "InfrastructureManager", "username": "user", "password": SECRET}]
 KEY = "-----BEGIN KEY-----\nplanted\n-----END KEY-----"
 
 
-def vm(system, private=None, public=None, **more):
-    """Return a VM as the client describes it."""
-    known = {"system": system, "state": "running", "hostname": f"{system}-a.cluster", "private_ip": private, "public_ip": public}
-    return {**known, "ssh_port": 22, "user": "ubuntu", "password": None, "private_key": KEY, **more}
-
-
-class Im:
-    """The client, of infrastructures that a test gives: {id: (name, VMs)}."""
-
-    url = "http://im"
-    systems = ""
-    agree_seconds = 0
-    find_one = Client.find_one
-
-    def __init__(self, infrastructures):
-        self.known = {key: (name, [{**one, "id": str(number)} for number, one in enumerate(vms)]) for key, (name, vms) in infrastructures.items()}
-        self.calls, self.gone = 0, set()
-
-    def infrastructures(self):
-        self.calls += 1
-        return list(self.known)
-
-    def find(self, name):
-        return [key for key in self.infrastructures() if self.known[key][0] == name]
-
-    def radl(self, infrastructure):
-        name = self.known[infrastructure][0]
-        return (f"description {name} ()\n" if name else "") + self.systems
-
-    def state(self, infrastructure):
-        self._see(infrastructure)
-        return {"state": "configured", "vm_states": dict.fromkeys(self.vms(infrastructure), "configured")}
-
-    def vms(self, infrastructure):
-        return [one["id"] for one in self.known[infrastructure][1]]
-
-    def vm(self, infrastructure, number):
-        self._see((infrastructure, number))
-        return dict(self.known[infrastructure][1][int(number)])
-
-    def _see(self, what):
-        if what in self.gone:
-            raise NotFound(f"{what} is gone", 404)
+def vm(system, private=None, public=None, ssh_port=22, user="ubuntu", password=None, private_key=KEY):
+    """Return the classes of a VM's RADL."""
+    networks = [
+        {"class": "network", "id": "public", "outbound": "yes", "outports": f"{ssh_port}-22"},
+        {"class": "network", "id": "private"},
+    ]
+    features = {"disk.0.os.credentials.username": user, "disk.0.os.credentials.password": password, "disk.0.os.credentials.private_key": private_key}
+    addresses = [(network, address) for network, address in (("private", private), ("public", public)) if address]
+    for number, (network, address) in enumerate(addresses):
+        features.update({f"net_interface.{number}.connection": network, f"net_interface.{number}.ip": address})
+    return [*networks, {"class": "system", "id": system, "state": "running", "net_interface.0.dns_name": f"{system}-a.cluster", **features}]
 
 
 @pytest.fixture
-def read(tmp_path, monkeypatch):
-    """Return a function that gives the inventory that the plugin makes of options and infrastructures."""
+def infrastructures(im_server):
+    """Return a function that sets the server's infrastructures, {id: (name, VMs)}; the text follows each RADL's description."""
 
-    def call(im, may_use_cache=True, **options):
-        im = im if isinstance(im, Im) else Im({"inf-1": ("deep", im)})
+    def set_all(found, text=""):
+        im_server.existing = {
+            key: {"radl": (f"description {name} ()\n" if name else "") + text, "state": None, "vms": {str(number): one for number, one in enumerate(vms)}}
+            for key, (name, vms) in found.items()
+        }
+
+    return set_all
+
+
+@pytest.fixture
+def read(im_server, infrastructures, tmp_path, monkeypatch):
+    """Return a function that gives the inventory that the plugin makes of options, and of the VMs where they are given."""
+    monkeypatch.setattr(client.Im, "agree_seconds", 0)
+
+    def call(vms=None, may_use_cache=True, **options):
+        if vms is not None:
+            infrastructures({"inf-1": ("deep", vms)})
         file = tmp_path / "im.yml"
-        file.write_text(yaml.safe_dump({"plugin": "deeptrain.cluster.im", "key_directory": str(tmp_path / "keys"), **options}))
+        given = {"plugin": "deeptrain.cluster.im", "url": im_server.url, "auth": AUTH, "key_directory": str(tmp_path / "keys"), **options}
+        file.write_text(yaml.safe_dump(given))
         plugin = inventory_loader.get("deeptrain.cluster.im")
-        monkeypatch.setattr(sys.modules[type(plugin).__module__], "client", lambda options, warn: im)
         inventory = InventoryData()
         assert plugin.verify_file(str(file))
         plugin.parse(inventory, DataLoader(), str(file), may_use_cache)
@@ -169,13 +152,14 @@ def test_jump_host(read, tmp_path):
         read(vms, name="deep", jump_host="ps-0")
 
 
-def test_address_that_lets_nobody_in(read):
-    im = Im({"inf-1": ("deep", [vm("chief", "10.0.0.1", "203.0.113.1"), vm("ps", "10.0.0.2", "203.0.113.2"), vm("worker", None, "203.0.113.3")])})
-    im.systems = (
+def test_address_that_lets_nobody_in(read, infrastructures):
+    vms = [vm("chief", "10.0.0.1", "203.0.113.1"), vm("ps", "10.0.0.2", "203.0.113.2"), vm("worker", None, "203.0.113.3")]
+    text = (
         "network public ( outbound = 'yes' )\nnetwork private ()\nsystem ps ( net_interface.0.connection = 'private' )\n"
         "system chief ( net_interface.0.connection = 'public' and net_interface.1.connection = 'private' )\n"
     )
-    inventory = read(im, name="deep")
+    infrastructures({"inf-1": ("deep", vms)}, text)
+    inventory = read(name="deep")
     ps = variables(inventory, "ps-0")
     assert (ps["ansible_host"], ps["IM_NODE_PUBLIC_IP"]) == ("10.0.0.2", "203.0.113.2")
     assert shlex.split(options_of(ps["ansible_ssh_common_args"])["ProxyCommand"])[-1] == "203.0.113.1"
@@ -183,58 +167,59 @@ def test_address_that_lets_nobody_in(read):
     assert variables(inventory, "worker-0")["ansible_host"] == "203.0.113.3"
 
 
-def test_infrastructures_share_no_connection(read):
+def test_infrastructures_share_no_connection(read, infrastructures):
     """Two with the same private addresses must not use each other's control sockets."""
-    two = Im({"inf-1": ("one", [vm("ps", "10.0.0.1")]), "inf-2": ("two", [vm("ps", "10.0.0.1")])})
-    inventory = read(two)
+    infrastructures({"inf-1": ("one", [vm("ps", "10.0.0.1")]), "inf-2": ("two", [vm("ps", "10.0.0.1")])})
+    inventory = read()
     assert len({variables(inventory, host)["ansible_control_path_dir"] for host in ("one-ps-0", "two-ps-0")}) == 2
 
 
-def test_all_of_them(read):
-    groups = read(Im({"inf-1": ("deep", [vm("ps")]), "inf-2": ("other", [vm("ps")])})).get_groups_dict()
+def test_all_of_them(read, infrastructures):
+    infrastructures({"inf-1": ("deep", [vm("ps")]), "inf-2": ("other", [vm("ps")])})
+    groups = read().get_groups_dict()
     assert groups["ps"] == ["deep-ps-0", "other-ps-0"]
     # One today keeps its names when there are two tomorrow, and two of one name have two names.
     assert read([vm("ps")]).get_groups_dict()["ps"] == ["deep-ps-0"]
-    same = Im({"inf-1": ("deep", [vm("ps")]), "inf-2": ("deep", [vm("ps")]), "inf-3": (None, [vm("ps")])})
-    assert read(same).get_groups_dict()["ps"] == ["inf-1-ps-0", "inf-2-ps-0", "inf-3-ps-0"]
+    infrastructures({"inf-1": ("deep", [vm("ps")]), "inf-2": ("deep", [vm("ps")]), "inf-3": (None, [vm("ps")])})
+    assert read().get_groups_dict()["ps"] == ["inf-1-ps-0", "inf-2-ps-0", "inf-3-ps-0"]
 
 
-def test_chosen(read):
-    two = Im({"inf-1": ("deep", [vm("ps")]), "inf-2": ("deep", [vm("worker")])})
-    assert list(read(two, infrastructure_id="inf-2").hosts) == ["worker-0"]
-    with pytest.raises(AnsibleParserError, match="2 infrastructures are named deep: inf-1, inf-2. Say which one by infrastructure_id"):
-        read(two, name="deep")
+def test_chosen(read, infrastructures):
+    infrastructures({"inf-1": ("deep", [vm("ps")]), "inf-2": ("deep", [vm("worker")])})
+    assert list(read(infrastructure_id="inf-2").hosts) == ["worker-0"]
+    with pytest.raises(AnsibleParserError, match="2 infrastructures are named deep: inf-1, inf-2. Select one with infrastructure_id"):
+        read(name="deep")
     with pytest.raises(AnsibleParserError, match="both given"):
-        read(two, name="deep", infrastructure_id="inf-1")
+        read(name="deep", infrastructure_id="inf-1")
 
 
 @pytest.mark.parametrize("options", [{}, {"name": "deep"}, {"infrastructure_id": "inf-1"}])
 def test_empty_before_there_is_one(read, tmp_path, options):
-    assert not read(Im({}), **options).hosts
+    assert not read(**options).hosts
     assert not (tmp_path / "keys").exists()
 
 
-def test_destroyed_meanwhile(read):
-    im = Im({"inf-1": ("deep", [vm("ps"), vm("worker"), vm("worker", "10.0.0.3")]), "inf-2": ("other", [vm("ps")])})
-    im.gone = {("inf-1", "1"), "inf-2"}
-    inventory = read(im)
+def test_destroyed_meanwhile(read, infrastructures, im_server):
+    infrastructures({"inf-1": ("deep", [vm("ps"), vm("worker"), vm("worker", "10.0.0.3")]), "inf-2": ("other", [vm("ps")])})
+    not_found = 404, {"message": "Invalid id", "code": 404}
+    im_server.breaks = [("GET /infrastructures/inf-1/vms/1", not_found), ("GET /infrastructures/inf-2/state", not_found)]
+    inventory = read()
+    assert im_server.breaks == []
     assert list(inventory.hosts) == ["deep-ps-0", "deep-worker-0"]
     assert variables(inventory, "deep-worker-0")["ansible_host"] == "10.0.0.3"
 
 
-def test_failure(read, monkeypatch):
-    def fail(*arguments):
-        raise ImError("no answer", 500)
-
-    monkeypatch.setattr(Im, "vm", fail)
-    with pytest.raises(AnsibleParserError, match=r"im\.yml: no answer"):
+def test_failure(read, im_server):
+    im_server.breaks.append(("GET /infrastructures/inf-1/vms/0", (500, b"oops")))
+    with pytest.raises(AnsibleParserError, match=rf"im\.yml: {im_server.url} answers GET /infrastructures/inf-1/vms/0 with 500: oops"):
         read([vm("ps")], name="deep")
 
 
 @pytest.mark.parametrize("key", ["..", "a b", ".ssh", ""])
-def test_id_that_is_no_directory(read, key):
-    with pytest.raises(AnsibleParserError, match="which is none"):
-        read(Im({key: ("deep", [vm("ps")])}))
+def test_id_that_is_no_directory(read, im_server, key):
+    im_server.breaks.append(("GET /infrastructures", (200, {"uri-list": [{"uri": key}]})))
+    with pytest.raises(AnsibleParserError, match="which is not the id of an infrastructure"):
+        read()
 
 
 def test_key_files(read, tmp_path):
@@ -293,32 +278,35 @@ def cached(read, tmp_path):
     """Return read() with a cache in files, and their directory."""
     directory = tmp_path / "cache"
 
-    def call(im, may_use_cache=True, **options):
+    def call(vms=None, may_use_cache=True, **options):
         given = {"name": "deep", "cache": True, "cache_plugin": "ansible.builtin.jsonfile", "cache_connection": str(directory), **options}
-        inventory = read(im, may_use_cache, **given)
+        inventory = read(vms, may_use_cache, **given)
         return {host: variables(inventory, host) for host in inventory.hosts}
 
     return call, directory
 
 
-def test_cache(cached, tmp_path):
+def test_cache(cached, tmp_path, im_server):
     call, directory = cached
-    im = Im({"inf-1": ("deep", [vm("ps", "10.0.0.1", password="planted"), vm("worker", password="planted", private_key=None)])})
-    first = call(im)
-    assert (call(im), im.calls) == (first, 1)
+
+    def readings():
+        return im_server.calls.count("GET /infrastructures")
+
+    first = call([vm("ps", "10.0.0.1", password="planted"), vm("worker", password="planted", private_key=None)])
+    assert (call(), readings()) == (first, 1)
     assert "planted" not in "".join(file.read_text() for file in directory.iterdir())
-    # Another infrastructure is asked for; and so are lost keys, and passwords.
-    assert (call(im, name="other"), im.calls) == ({}, 2)
+    # Another infrastructure is read; and so are lost keys, and passwords.
+    assert (call(name="other"), readings()) == ({}, 2)
     (tmp_path / "keys/inf-1/0.pem").unlink()
-    assert (call(im), im.calls) == (first, 3)
+    assert (call(), readings()) == (first, 3)
     assert (tmp_path / "keys/inf-1/0.pem").exists()
-    assert call(im, passwords=True)["worker-0"]["ansible_password"] == "planted"
+    assert call(passwords=True)["worker-0"]["ansible_password"] == "planted"
     # As a playbook that reads the inventory again.
-    calls = im.calls
-    assert (call(im, may_use_cache=False), im.calls) == (first, calls + 1)
+    before = readings()
+    assert (call(may_use_cache=False), readings()) == (first, before + 1)
 
 
 def test_empty_is_not_cached(cached):
     call, directory = cached
-    assert call(Im({})) == {}
-    assert list(call(Im({"inf-1": ("deep", [vm("ps")])}))) == ["ps-0"]
+    assert call() == {}
+    assert list(call([vm("ps")])) == ["ps-0"]

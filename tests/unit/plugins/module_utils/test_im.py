@@ -11,7 +11,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
@@ -26,53 +25,19 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
     radl_deploying,
     radl_masked,
     radl_name,
-    radl_places,
+    radl_positions,
     radl_public_systems,
     radl_secrets,
 )
+from ansible_collections.deeptrain.cluster.tests.unit.plugins.im_server import SECRET
 
-SECRET = "not-to-be-seen"
 AUTH = [{"type": "InfrastructureManager", "username": "user", "password": SECRET}, {"id": "dummy", "type": "Dummy"}]
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Gives the one answer that a test wants."""
-
-    def answer(self):
-        self.server.asked.append((self.command, self.path, dict(self.headers)))
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        code, body, headers = self.server.reply
-        if code is None:
-            # Hangs up, after what there is of an answer.
-            self.wfile.write(body)
-            self.connection.shutdown(socket.SHUT_RDWR)
-            return
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(code)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    do_GET = do_POST = do_PUT = do_DELETE = answer
-
-    def log_message(self, *arguments):
-        """Say nothing."""
-
-
 @pytest.fixture
-def server(serving):
-    """Return a server on loopback; a test sets its reply."""
-    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as made:
-        made.asked, made.reply = [], (200, {}, {})
-        yield made
-
-
-@pytest.fixture
-def im(server):
-    """Return a client of that server."""
-    return Im(f"http://127.0.0.1:{server.server_address[1]}/", AUTH, timeout=60)
+def im(im_server):
+    """Return a client of the server."""
+    return Im(f"{im_server.url}/", AUTH, timeout=60)
 
 
 def test_authorization_has_lines_for_the_server_to_split():
@@ -185,33 +150,33 @@ def test_bearer_of_the_servers_vault(text):
     assert "one-token" in im.secrets
 
 
-def test_command_runs_at_each_reading(server, tmp_path):
-    server.reply = 200, {"uri-list": []}, {}
+def test_command_runs_at_each_reading(im_server, tmp_path):
+    im_server.reply = 200, {"uri-list": []}
     file = tmp_path / "auth.dat"
     file.write_text(f"type = InfrastructureManager; token = command({program(tmp_path, 'first', 'second')})")
     file.chmod(0o600)
     for _number in range(2):
-        client({"url": f"http://127.0.0.1:{server.server_address[1]}", "auth_file": str(file)}).infrastructures()
-    assert [headers["Authorization"] for _method, _path, headers in server.asked] == [
+        client({"url": im_server.url, "auth_file": str(file)}).infrastructures()
+    assert [headers["Authorization"] for _method, _path, headers in im_server.requests] == [
         f"type = InfrastructureManager; token = {token}" for token in ("first", "second")
     ]
 
 
-def test_token_that_expires_is_replaced(server, tmp_path, monkeypatch):
+def test_token_that_expires_is_replaced(im_server, tmp_path, monkeypatch):
     """A wait takes longer than a token is valid for."""
     monkeypatch.setenv("IM_AUTH", f"type = InfrastructureManager; token = command({program(tmp_path, 'first', 'second', 'second')})")
-    im = client({"url": f"http://127.0.0.1:{server.server_address[1]}"})
-    server.reply = 401, {"message": "OIDC auth Token expired", "code": 401}, {}
+    im = client({"url": im_server.url})
+    im_server.reply = 401, {"message": "OIDC auth Token expired", "code": 401}
     with pytest.raises(ImError, match="Token expired") as caught:
         im.create("deploy x 1")
     assert caught.value.code == 401
-    tokens = [headers["Authorization"].rpartition(" ")[2] for _method, _path, headers in server.asked]
+    tokens = [headers["Authorization"].rpartition(" ")[2] for _method, _path, headers in im_server.requests]
     assert tokens == ["first", "second"]
     assert {"first", "second"} <= im.secrets
     # The same one again is no use.
     with pytest.raises(ImError, match="Token expired"):
         im.create("deploy x 1")
-    assert len(server.asked) == 3
+    assert len(im_server.requests) == 3
 
 
 KEY = "-----BEGIN PRIVATE KEY-----\nplanted\n-----END PRIVATE KEY-----\n"
@@ -237,7 +202,7 @@ def test_command_in_a_file_that_others_can_write_to(tmp_path):
     file = tmp_path / "auth.dat"
     file.write_text(f"type = InfrastructureManager; token = command(touch {tmp_path}/ran)")
     file.chmod(0o660)
-    with pytest.raises(ImError, match="others can write to auth_file .*: run chmod 600"):
+    with pytest.raises(ImError, match="other users can write to auth_file .*: run chmod 600"):
         client({"url": "http://host", "auth_file": str(file)})
     assert not (tmp_path / "ran").exists()
 
@@ -277,17 +242,17 @@ def test_environment_is_the_last_resort(monkeypatch):
         ),
         (401, {"message": "No authentication data provided", "code": 401}, "See the entry of type InfrastructureManager", False),
         (403, {"message": "Access not granted", "code": 403}, "belongs to another user", False),
-        (404, {"message": "Invalid id", "code": 404}, "It is gone, or was never there", False),
+        (404, {"message": "Invalid id", "code": 404}, "It does not exist, or no longer", False),
         (409, {"message": "being deleted", "code": 409}, "being deleted. Wait until", False),
         (415, {"message": "Unsupported Media Type", "code": 415}, "with 415: Unsupported Media Type", False),
         (422, {"detail": [{"loc": ["path", "prop"], "msg": "unexpected value", "input": SECRET}]}, "with 422: path.prop: unexpected value.", False),
-        (500, b"<html>oops</html>", "(a web page, not the Infrastructure Manager's words)", True),
-        (502, b"", "(no words)", True),
-        (504, {"detail": "Operation timed out"}, "Operation timed out. It may go on", True),
+        (500, b"<html>oops</html>", "(a web page, not a message of the Infrastructure Manager)", True),
+        (502, b"", "(no message)", True),
+        (504, {"detail": "Operation timed out"}, "Operation timed out. It may still be carried out", True),
     ],
 )
-def test_refusals(server, im, code, body, words, lost):
-    server.reply = code, body, {}
+def test_refusals(im_server, im, code, body, words, lost):
+    im_server.reply = code, body
     with pytest.raises(ImError) as caught:
         im.create("deploy x 1")
     assert words in str(caught.value)
@@ -295,16 +260,16 @@ def test_refusals(server, im, code, body, words, lost):
     assert (caught.value.code, caught.value.outcome_unknown) == (code, lost)
 
 
-def test_authorization_does_not_follow_a_redirection(server, im):
-    server.reply = 302, b"", {"Location": "http://127.0.0.1:1/"}
+def test_authorization_does_not_follow_a_redirection(im_server, im):
+    im_server.reply = 302, b"", {"Location": "http://127.0.0.1:1/"}
     with pytest.raises(ImError, match="redirects to http://127.0.0.1:1/: set url"):
         im.infrastructures()
-    assert len(server.asked) == 1
+    assert len(im_server.requests) == 1
 
 
 @pytest.mark.parametrize("body", [b"<html>Welcome</html>", b"", b"[1]", b'{"uri": "http', b"{}", b'{"uri": 1, "state": null}'])
-def test_answers_that_are_not_the_servers(server, im, body):
-    server.reply = 200, body, {}
+def test_answers_that_are_not_the_servers(im_server, im, body):
+    im_server.reply = 200, body
     with pytest.raises(ImError, match="does not answer as an Infrastructure Manager") as caught:
         im.create("deploy x 1")
     assert caught.value.outcome_unknown
@@ -314,8 +279,8 @@ def test_answers_that_are_not_the_servers(server, im, body):
 
 
 @pytest.mark.parametrize("body", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", b"HTTP/1.1 200"])
-def test_half_an_answer_is_a_lost_one(server, im, body):
-    server.reply = None, body, {}
+def test_half_an_answer_is_a_lost_one(im_server, im, body):
+    im_server.reply = None, body
     with pytest.raises(ImError) as caught:
         im.create("deploy x 1")
     assert caught.value.outcome_unknown
@@ -333,38 +298,38 @@ def test_late_answer_is_a_lost_one():
 def test_refused_connection_is_no_lost_answer():
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    with pytest.raises(ImError, match="see that the Infrastructure Manager runs there") as caught:
+    with pytest.raises(ImError, match="make sure that the Infrastructure Manager runs there") as caught:
         Im(f"http://127.0.0.1:{port}", AUTH).create("deploy x 1")
     assert not caught.value.outcome_unknown
 
 
-def test_tls_that_is_none(server):
-    im = Im(f"https://127.0.0.1:{server.server_address[1]}", AUTH, timeout=60)
+def test_tls_that_is_none(im_server):
+    im = Im(im_server.url.replace("http:", "https:"), AUTH, timeout=60)
     with pytest.raises(ImError, match="ca_path"):
         im.infrastructures()
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl for a certificate")
-def test_tls_is_verified_with_the_users_own_authority(server, tmp_path):
+def test_tls_is_verified_with_the_users_own_authority(im_server, tmp_path):
     certificate, key = tmp_path / "ca.pem", tmp_path / "key.pem"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1", "-subj", "/CN=im"]
     subprocess.run([*command, "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    server.reply = 200, {"uri-list": []}, {}
-    url = f"https://127.0.0.1:{server.server_address[1]}"
+    im_server.socket = context.wrap_socket(im_server.socket, server_side=True)
+    im_server.reply = 200, {"uri-list": []}
+    url = im_server.url.replace("http:", "https:")
     with pytest.raises(ImError, match="CERTIFICATE_VERIFY_FAILED.*set ca_path"):
         Im(url, AUTH, timeout=60).infrastructures()
-    assert server.asked == []
+    assert im_server.requests == []
     assert Im(url, AUTH, ca_path=str(certificate), timeout=60).infrastructures() == []
     assert Im(url, AUTH, validate_certs=False, timeout=60).infrastructures() == []
 
 
-def test_ids_come_from_uris(server, im):
-    server.reply = 200, {"uri-list": [{"uri": "http://host:8800/infrastructures/1/vms/10"}, {"uri": "http://host:8800/infrastructures/1/vms/9"}]}, {}
+def test_ids_come_from_uris(im_server, im):
+    im_server.reply = 200, {"uri-list": [{"uri": "http://host:8800/infrastructures/1/vms/10"}, {"uri": "http://host:8800/infrastructures/1/vms/9"}]}
     assert im.vms("1") == ["9", "10"]
-    method, path, headers = server.asked[0]
+    method, path, headers = im_server.requests[0]
     assert (method, path) == ("GET", "/infrastructures/1")
     assert headers["Accept"] == "application/json"
     assert SECRET in headers["Authorization"]
@@ -406,7 +371,7 @@ def test_radl():
 
 def test_places_in_a_radl():
     words = "with 400: Line 2: Parse error in: LexToken(SYSTEM,'system',2,18)."
-    assert radl_places("description x (\n  system a ()", words) == "with 400: Line 2: Parse error in: 'system' in line 2, column 3."
+    assert radl_positions("description x (\n  system a ()", words) == "with 400: Line 2: Parse error in: 'system' in line 2, column 3."
 
 
 def test_vm():

@@ -13,7 +13,7 @@ import time
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.deeptrain.cluster.plugins.module_utils.job import (
+from ansible_collections.deeptrain.cluster.plugins.module_utils._job import (
     ARGUMENT_SPEC,
     ATTACH,
     DONE,

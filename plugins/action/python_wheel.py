@@ -12,7 +12,7 @@ import tempfile
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.deeptrain.cluster.plugins.module_utils.wheel import (
+from ansible_collections.deeptrain.cluster.plugins.module_utils._wheel import (
     Wheel,
     WheelError,
 )

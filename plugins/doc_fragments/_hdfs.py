@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The deeptrain.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Options of the modules that use the NameNode, as webhdfs.NAMENODE."""
+"""Options of the modules that use the NameNode, as _webhdfs.NAMENODE."""
 
 from __future__ import annotations
 

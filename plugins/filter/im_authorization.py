@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.deeptrain.cluster.plugins.module_utils.im import ImError, authorization
+from ansible_collections.deeptrain.cluster.plugins.module_utils._im import ImError, authorization
 
 
 def im_authorization(entries):

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 
 from ansible import constants as C
 from ansible.errors import AnsibleFilterError, AnsibleUndefinedVariable
-from ansible_collections.deeptrain.cluster.plugins.module_utils import guarded_files
-from ansible_collections.deeptrain.cluster.plugins.module_utils import topology as pure
+from ansible_collections.deeptrain.cluster.plugins.module_utils import _guarded_files as guarded_files
+from ansible_collections.deeptrain.cluster.plugins.module_utils import _topology as pure
 from jinja2 import Undefined, UndefinedError
 
 _TEMPLATE = re.compile(r"\{[{%#]")

@@ -21,8 +21,8 @@ description:
   - With O(infrastructure_id) or O(name) all hosts have C(im_inventory_names), the names of the infrastructures in the inventory. The O(name) is
     among them even if the infrastructure does not exist yet.
 extends_documentation_fragment:
-  - deeptrain.cluster.im.plugin
-  - deeptrain.cluster.im
+  - deeptrain.cluster._im.plugin
+  - deeptrain.cluster._im
   - constructed
   - inventory_cache
 options:
@@ -105,8 +105,8 @@ from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.display import Display
 from ansible.utils.unsafe_proxy import wrap_var
-from ansible_collections.deeptrain.cluster.plugins.module_utils import guarded_files
-from ansible_collections.deeptrain.cluster.plugins.module_utils.im import ImError, NotFound, client, radl_name, radl_public_systems
+from ansible_collections.deeptrain.cluster.plugins.module_utils import _guarded_files as guarded_files
+from ansible_collections.deeptrain.cluster.plugins.module_utils._im import ImError, NotFound, client, radl_name, radl_public_systems
 
 display = Display()
 

@@ -126,7 +126,7 @@ waited_seconds:
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.deeptrain.cluster.plugins.module_utils.webhdfs import (
+from ansible_collections.deeptrain.cluster.plugins.module_utils._webhdfs import (
     WebHdfs,
     WebHdfsError,
     datanodes,

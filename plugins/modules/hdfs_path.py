@@ -97,7 +97,7 @@ import posixpath
 import re
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.deeptrain.cluster.plugins.module_utils.webhdfs import (
+from ansible_collections.deeptrain.cluster.plugins.module_utils._webhdfs import (
     NAMENODE,
     WebHdfs,
     WebHdfsError,

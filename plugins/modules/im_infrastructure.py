@@ -22,8 +22,8 @@ description:
     created again, with a warning, since its cloud may have a VM that the Infrastructure Manager does not know.
 extends_documentation_fragment:
   - deeptrain.cluster._attributes
-  - deeptrain.cluster.im
-  - deeptrain.cluster.im.wait
+  - deeptrain.cluster._im
+  - deeptrain.cluster._im.wait
 options:
   state:
     description:
@@ -221,7 +221,7 @@ from collections import Counter
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.yaml import HAS_YAML, yaml_load
-from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
+from ansible_collections.deeptrain.cluster.plugins.module_utils._im import (
     RADL,
     TOSCA,
     ImError,
@@ -232,7 +232,7 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
     radl_positions,
     radl_secrets,
 )
-from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import (
+from ansible_collections.deeptrain.cluster.plugins.module_utils._im_module import (
     CONNECTION,
     OUTCOME_SECONDS,
     Interrupted,

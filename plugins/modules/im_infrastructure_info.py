@@ -15,7 +15,7 @@ description:
   - Lists all infrastructures of a user. With O(infrastructure_id) or O(name) it describes one, with its VMs, its contextualization and its RADL.
 extends_documentation_fragment:
   - deeptrain.cluster._attributes.read_only
-  - deeptrain.cluster.im
+  - deeptrain.cluster._im
 options:
   infrastructure_id:
     description: Id of the infrastructure to describe. Excludes O(name).
@@ -61,12 +61,12 @@ infrastructures:
 import contextlib
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
+from ansible_collections.deeptrain.cluster.plugins.module_utils._im import (
     ImError,
     NotFound,
     radl_masked,
 )
-from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import (
+from ansible_collections.deeptrain.cluster.plugins.module_utils._im_module import (
     CONNECTION,
     choose,
     connect,

@@ -15,8 +15,8 @@ description:
   - Starts, stops, reboots, resizes or removes one VM of an infrastructure of the Infrastructure Manager.
 extends_documentation_fragment:
   - deeptrain.cluster._attributes
-  - deeptrain.cluster.im
-  - deeptrain.cluster.im.wait
+  - deeptrain.cluster._im
+  - deeptrain.cluster._im.wait
 options:
   infrastructure_id:
     description: Id of the infrastructure. Required unless O(name) is set, and excludes it.
@@ -80,8 +80,8 @@ vm:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.deeptrain.cluster.plugins.module_utils.im import ImError, radl_fits
-from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import (
+from ansible_collections.deeptrain.cluster.plugins.module_utils._im import ImError, radl_fits
+from ansible_collections.deeptrain.cluster.plugins.module_utils._im_module import (
     CONNECTION,
     OUTCOME_SECONDS,
     SECRETS,

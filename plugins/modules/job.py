@@ -242,8 +242,9 @@ import pwd
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.deeptrain.cluster.plugins.module_utils import guarded_files, locks
-from ansible_collections.deeptrain.cluster.plugins.module_utils.job import (
+from ansible_collections.deeptrain.cluster.plugins.module_utils import _guarded_files as guarded_files
+from ansible_collections.deeptrain.cluster.plugins.module_utils import _locks as locks
+from ansible_collections.deeptrain.cluster.plugins.module_utils._job import (
     ARGUMENT_SPEC,
     ATTACH,
     DONE,

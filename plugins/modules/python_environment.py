@@ -102,7 +102,8 @@ import shutil
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.deeptrain.cluster.plugins.module_utils import guarded_files, locks
+from ansible_collections.deeptrain.cluster.plugins.module_utils import _guarded_files as guarded_files
+from ansible_collections.deeptrain.cluster.plugins.module_utils import _locks as locks
 
 # In each environment, written last: without it the environment is incomplete.
 MARKER = "environment.json"

@@ -57,7 +57,7 @@ import pwd
 import stat
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.deeptrain.cluster.plugins.module_utils import guarded_files
+from ansible_collections.deeptrain.cluster.plugins.module_utils import _guarded_files as guarded_files
 
 
 def identity(module):

@@ -90,7 +90,7 @@ tf_config:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.deeptrain.cluster.plugins.module_utils.topology import (
+from ansible_collections.deeptrain.cluster.plugins.module_utils._topology import (
     ALIASES,
     DEFAULT_PORTS,
     TASK_TYPES,

@@ -25,7 +25,8 @@ AUTH = [{"type": "InfrastructureManager", "username": "tester", "password": SECR
 # How soon the Dummy cloud has begun with its VMs.
 BEGIN_SECONDS = 3
 IMPATIENT = """
-from ansible_collections.deeptrain.cluster.plugins.module_utils import im, im_module
+from ansible_collections.deeptrain.cluster.plugins.module_utils import _im as im
+from ansible_collections.deeptrain.cluster.plugins.module_utils import _im_module as im_module
 from ansible_collections.deeptrain.cluster.plugins.modules import {module}
 
 im.Im.agree_seconds = im_module.BEGIN_SECONDS = {seconds}

@@ -14,7 +14,7 @@ import time
 
 import boto3
 import pytest
-from ansible_collections.deeptrain.cluster.plugins.module_utils.im_module import BEGIN_SECONDS
+from ansible_collections.deeptrain.cluster.plugins.module_utils._im_module import BEGIN_SECONDS
 from conftest import AUTH, LIMIT, PROJECT, SECRET, Modules
 from infrastructure_manager import InfrastructureManager, free_port
 from test_examples import Renderer

@@ -16,7 +16,7 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from ansible_collections.deeptrain.cluster.plugins.module_utils.im import Im
+from ansible_collections.deeptrain.cluster.plugins.module_utils._im import Im
 from conftest import AUTH, LIMIT
 
 # As long as the Infrastructure Manager takes to answer, at most.

@@ -9,7 +9,7 @@ import json
 import time
 
 import pytest
-from ansible_collections.deeptrain.cluster.plugins.module_utils.im import Im, ImError
+from ansible_collections.deeptrain.cluster.plugins.module_utils._im import Im, ImError
 from conftest import AUTH, LIMIT, SECRET, Modules
 
 # The Infrastructure Manager tries for minutes to reach a VM that the Dummy cloud only pretends to have.

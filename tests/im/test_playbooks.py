@@ -14,7 +14,7 @@ import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from ansible_collections.deeptrain.cluster.plugins.module_utils.im import Im
+from ansible_collections.deeptrain.cluster.plugins.module_utils._im import Im
 from conftest import AUTH, PROJECT, SECRET
 from infrastructure_manager import free_port
 

@@ -16,7 +16,7 @@ from ansible_collections.deeptrain.cluster.plugins.filter.topology import (
     FilterModule,
     topology,
 )
-from ansible_collections.deeptrain.cluster.plugins.module_utils import topology as pure
+from ansible_collections.deeptrain.cluster.plugins.module_utils import _topology as pure
 from jinja2 import StrictUndefined
 
 GROUPS = {"ps": ["p"], "chief": ["c"], "worker": ["w"], "ungrouped": []}

@@ -13,7 +13,7 @@ from ansible.inventory.data import InventoryData
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import inventory_loader
 from ansible.template import Templar
-from ansible_collections.deeptrain.cluster.plugins.module_utils import im as client
+from ansible_collections.deeptrain.cluster.plugins.module_utils import _im as client
 from ansible_collections.deeptrain.cluster.tests.unit.plugins.im_server import SECRET
 
 AUTH = [{"type": "InfrastructureManager", "username": "user", "password": SECRET}]

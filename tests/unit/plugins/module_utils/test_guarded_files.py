@@ -7,7 +7,7 @@ import os
 import stat
 
 import pytest
-from ansible_collections.deeptrain.cluster.plugins.module_utils import guarded_files
+from ansible_collections.deeptrain.cluster.plugins.module_utils import _guarded_files as guarded_files
 
 
 @pytest.mark.parametrize("durable", [False, True])

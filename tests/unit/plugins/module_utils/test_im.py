@@ -13,7 +13,7 @@ import ssl
 import subprocess
 
 import pytest
-from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
+from ansible_collections.deeptrain.cluster.plugins.module_utils._im import (
     Im,
     ImError,
     NotFound,

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.deeptrain.cluster.plugins.module_utils.job import (
+from ansible_collections.deeptrain.cluster.plugins.module_utils._job import (
     ATTACH,
     DONE,
     FAILED,

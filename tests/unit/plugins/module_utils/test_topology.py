@@ -7,7 +7,7 @@ import json
 import time
 
 import pytest
-from ansible_collections.deeptrain.cluster.plugins.module_utils.topology import (
+from ansible_collections.deeptrain.cluster.plugins.module_utils._topology import (
     UNDEFINED,
     TopologyError,
     cluster_hosts,

@@ -15,8 +15,8 @@ import sys
 import zipfile
 
 import pytest
-from ansible_collections.deeptrain.cluster.plugins.module_utils import wheel as module
-from ansible_collections.deeptrain.cluster.plugins.module_utils.wheel import (
+from ansible_collections.deeptrain.cluster.plugins.module_utils import _wheel as module
+from ansible_collections.deeptrain.cluster.plugins.module_utils._wheel import (
     Wheel,
     WheelError,
 )

@@ -10,8 +10,8 @@ import socket
 import time
 
 import pytest
-from ansible_collections.deeptrain.cluster.plugins.module_utils import im as client
-from ansible_collections.deeptrain.cluster.plugins.module_utils import im_module
+from ansible_collections.deeptrain.cluster.plugins.module_utils import _im as client
+from ansible_collections.deeptrain.cluster.plugins.module_utils import _im_module as im_module
 from ansible_collections.deeptrain.cluster.plugins.modules import (
     im_infrastructure,
     im_infrastructure_info,

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 
 from ansible.module_utils.basic import env_fallback
-from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
+from ansible_collections.deeptrain.cluster.plugins.module_utils._im import (
     FINAL_STATES,
     ImError,
     NotFound,
@@ -19,7 +19,7 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils.im import (
     radl_secrets,
 )
 
-# Documented in doc_fragments/im.py.
+# Documented in doc_fragments/_im.py.
 CONNECTION = {
     "url": {"type": "str", "fallback": (env_fallback, ["IM_URL"])},
     "auth": {"type": "list", "elements": "dict", "no_log": True},
@@ -52,7 +52,7 @@ class Interrupted(ImError):
 
 
 def wait_options(timeout):
-    """Return the options of a module that waits, with its default of wait_timeout; documented in doc_fragments/im.py."""
+    """Return the options of a module that waits, with its default of wait_timeout; documented in doc_fragments/_im.py."""
     return {
         "wait": {"type": "bool", "default": True},
         "wait_timeout": {"type": "int", "default": timeout},

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The deeptrain.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Options of the modules and the inventory plugin that use the Infrastructure Manager, as im_module.CONNECTION and im_module.wait_options()."""
+"""Options of the modules and the inventory plugin that use the Infrastructure Manager, as _im_module.CONNECTION and _im_module.wait_options()."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.deeptrain.cluster.plugins.module_utils import topology as pure
+from ansible_collections.deeptrain.cluster.plugins.module_utils import _topology as pure
 
 
 def _runs_on(play, system, systems):

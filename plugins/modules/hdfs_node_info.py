@@ -82,7 +82,7 @@ import os
 import re
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.deeptrain.cluster.plugins.module_utils import guarded_files
+from ansible_collections.deeptrain.cluster.plugins.module_utils import _guarded_files as guarded_files
 
 CLUSTER_ID = re.compile(rb"^clusterID=(.*)$", re.MULTILINE)
 

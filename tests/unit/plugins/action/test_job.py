@@ -65,7 +65,7 @@ class Controller:
 
     def execute(self, module_name, module_args, task_vars):
         """Give the next look."""
-        assert module_name == "deeptrain.cluster.job"
+        assert module_name == ("deeptrain.cluster.job_info" if "renew_lease" in module_args else "deeptrain.cluster.job")
         self.calls.append(module_args)
         look = next(self.looks)
         if callable(look):
@@ -99,9 +99,9 @@ def test_it_waits_for_the_end_and_shows_the_way(controller):
     assert result["diff"] == {"before": {}} and result["invocation"] == {"module_args": {}}
     assert "progress" not in result and "progress_offset" not in result
     assert watch.text() == ["started", "1/10 steps 10.0 %", "10/10 steps 100.0 %", "done in 1m17s"]
-    # The first look sends all, the others neither configuration nor credentials.
+    # The first call sends all, the polls neither configuration nor credentials. Each renews the lease.
     assert watch.calls[0] == ARGUMENTS
-    assert watch.calls[1:] == [{"kind": "train", "run": "default", "state": "observed", "progress_offset": offset} for offset in (0, 20, 40)]
+    assert watch.calls[1:] == [{"kind": "train", "run": "default", "renew_lease": True, "progress_offset": offset} for offset in (0, 20, 40)]
 
 
 def test_a_line_comes_at_most_every_few_seconds(controller):
@@ -168,7 +168,7 @@ def test_what_does_not_wait(controller, arguments):
     assert result["job_state"] == "running" and result["changed"] and watch.lines == []
 
 
-@pytest.mark.parametrize("state", ["armed", "stopped", "observed"])
+@pytest.mark.parametrize("state", ["armed", "stopped"])
 def test_other_states_are_the_modules(controller, state):
     look = running(3, 10)
     assert controller(state=state).run(look) == look
@@ -178,13 +178,13 @@ def test_nobody_waits_any_more(controller, monkeypatch):
     parents = iter([100, 100, 1])
     monkeypatch.setattr("os.getppid", lambda: next(parents))
     result = controller(poll=0.5).run(started(), running())
-    assert result["failed"] and result["msg"] == f"the playbook that waits for {UNIT} is gone"
+    assert result["failed"] and result["msg"] == f"the playbook that waited for {UNIT} has ended"
 
 
 def test_the_time_is_up_and_the_job_goes_on(controller):
     result = controller(timeout=2, poll=0.5).run(started(), running(), running(), running(), running())
     assert result["failed"] and result["changed"] and result["job_state"] == "running"
-    assert result["msg"] == f"{UNIT} is not done after 2 s, and goes on: start this again to attach to it"
+    assert result["msg"] == f"{UNIT} is not done after 2 s, and continues: rerun this to attach to it"
 
 
 @pytest.mark.parametrize(
@@ -202,8 +202,8 @@ def test_a_lost_node_is_looked_for(controller, lost):
     result = watch.run(started(), running(1, 20), lost, lost, lost, running(5, 50), ended())
     assert result["changed"] and result["job_state"] == "done" and not result.get("failed")
     assert len(watch.resets) == 3 and watch.connection._shell.tmpdir is None
-    assert watch.text()[2].startswith("cannot be seen, and goes on; trying again for 10m00s (")
-    assert watch.text()[3] == "seen again after 15s"
+    assert watch.text()[2].startswith("cannot be polled, and continues; retrying for 10m00s (")
+    assert watch.text()[3] == "polled again after 15s"
     assert {call["progress_offset"] for call in watch.calls[2:6]} == {20}
 
 
@@ -221,7 +221,7 @@ def test_a_node_that_is_lost_for_too_long(controller):
     watch = controller(unreachable_timeout=12)
     result = watch.run(started(), *[AnsibleConnectionFailure("no route")] * 4)
     assert result["unreachable"] and result["changed"] and watch.now == 15.5
-    assert result["msg"] == "The job could not be seen for 12 s (no route). It goes on: start this again to attach to it"
+    assert result["msg"] == "The job could not be polled for 12 s (no route). It continues: rerun this to attach to it"
 
 
 def test_a_look_that_never_ends_is_given_up(controller, monkeypatch):
@@ -241,7 +241,7 @@ def test_the_first_look_is_not_tried_again(controller):
 def test_an_automatic_restart_is_told(controller):
     watch = controller()
     watch.run(started(), running(1, 20, restarts=1), running(1, 20, restarts=1), ended())
-    assert watch.text()[2] == "ended before its work was done, and was started again by systemd (1)"
+    assert watch.text()[2] == "ended before its work was done, and systemd restarted it (1)"
     assert len([text for text in watch.text() if "systemd" in text]) == 1
 
 
@@ -256,9 +256,9 @@ def test_a_restart_of_the_node_is_survived(controller):
     again = started(changed=False, boot="2")
     result = watch.run(running(3, 30, action="attach"), lost, lost, interrupted("2"), again, running(5, 10, boot="2"), ended(boot="2"))
     assert result["job_state"] == "done" and result["changed"] and result["node_restarts"] == 1 and not result.get("failed")
-    assert "the node was restarted, which ended the job; starting it again (1)" in watch.text()
+    assert "the node was restarted, which ended the job; restarting it (1)" in watch.text()
     # With all that it needs, its credentials among them.
-    assert watch.calls[4] == ARGUMENTS and watch.calls[5]["state"] == "observed"
+    assert watch.calls[4] == ARGUMENTS and watch.calls[5]["renew_lease"]
 
 
 def test_a_restart_of_the_node_before_the_first_progress_is_survived(controller):
@@ -306,7 +306,7 @@ def test_a_job_that_is_refused_after_a_restart_of_the_node(controller):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"polls": 3}, "polls"), ({"poll": "often"}, "poll"), ({"state": "absent"}, "absent"), ({"config": None}, "config")],
+    [({"polls": 3}, "polls"), ({"poll": "often"}, "poll"), ({"state": "absent"}, "absent"), ({"state": "observed"}, "observed"), ({"config": None}, "config")],
 )
 def test_arguments_are_checked_first(controller, arguments, message):
     watch = controller(**arguments)

@@ -29,7 +29,7 @@ options:
     type: bool
     default: false
   recheck:
-    description: Whether a finished job is started again, so that it verifies its own output.
+    description: Whether to rerun a finished job, so that it verifies its own output.
     type: bool
     default: false
   exclusive:

@@ -118,7 +118,7 @@ class JobReader:
 
     def compare(self, state):
         """Return the action of a start, the difference of the configuration, and why the start is refused or None."""
-        # A configuration that nothing has begun to work on binds nobody.
+        # A configuration on which no work has begun does not bind.
         difference = {} if state == NONE else differences(self.stored().get("config", {}), self.params["config"])
         action = decide(state, not difference, self.params["overwrite"], self.recheck)
         if action == REFUSE:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The deeptrain.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a job's state means, what is to be done about it, and how it is told to people: pure functions."""
+"""A job's state, what a start of it does, and messages about it: pure functions."""
 
 from __future__ import annotations
 

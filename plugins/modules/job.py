@@ -59,7 +59,7 @@ options:
     default: {}
   recheck:
     description:
-      - Whether a finished job is started again, so that it verifies its own output. The task is changed only if the job's result
+      - Whether to rerun a finished job, so that it verifies its own output. The task is changed only if the job's result
         says so, so it must wait for the end. In check mode a finished job counts as unchanged.
   exclusive:
     description:
@@ -355,14 +355,14 @@ class Job(JobReader):
     def start(self, state, unit):
         """Start the job; return whether that changed anything."""
         if self.module.check_mode:
-            # What a job that checks its own work would change, nobody knows yet.
+            # What a job that verifies its own output would change is unknown.
             return self.write_config() or state != DONE
         if unit.get("LoadState") != "loaded":
             self.module.fail_json(
                 msg=f"{self.unit} cannot be started, its unit is {unit.get('LoadState')}: run the role that installs it first",
                 unit=self.unit,
             )
-        # Before the configuration is replaced, so that nobody takes the old result for the new configuration's.
+        # Before the configuration is replaced, so that the old result is not taken for that of the new one.
         with self.directory() as handle:
             for name in ("result.json", "progress.jsonl") if handle is not None else ():
                 guarded_files.remove(handle, name)
@@ -395,7 +395,7 @@ class Job(JobReader):
             self.systemctl("stop", "--no-block", self.unit)
             while self.poll()[2] == RUNNING:
                 if timeout and time.monotonic() - began >= timeout:
-                    message = f"{self.unit} was told to end {timeout} s ago and is still ending: wait for it, or give it a longer timeout"
+                    message = f"{self.unit} was signalled to end {timeout} s ago and is still ending: wait for it, or set a longer timeout"
                     self.module.fail_json(msg=message, unit=self.unit)
                 time.sleep(0.5)
             # An automatic restart before the stop has enabled it again.
@@ -429,7 +429,7 @@ def ensure(job):
 
 
 def apply(job):
-    """Bring the job into the wanted state; return the module's result."""
+    """Start, arm or stop the job; return the module's result."""
     state = job.params["state"]
     result = {"changed": job.stop()} if state == "stopped" else ensure(job)
     result.update(job.snapshot())

@@ -45,7 +45,7 @@ def run_module(monkeypatch):
 
 
 class Node:
-    """A node whose systemd knows one unit, and whose files belong to whoever runs the test."""
+    """A node whose systemd knows one unit, and whose files belong to the user of the test."""
 
     def __init__(self, directory, units):
         self.directory = directory

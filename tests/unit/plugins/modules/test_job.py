@@ -146,7 +146,7 @@ def test_stopping_takes_no_longer_than_told(node, call, monkeypatch):
     run = node.run_command
     monkeypatch.setattr(node, "run_command", lambda command: (0, "", "") if command[1] == "stop" else run(command))
     result = call("stopped", timeout=5)
-    assert result["failed"] and "was told to end 5 s ago and is still ending" in result["msg"]
+    assert result["failed"] and "was signalled to end 5 s ago and is still ending" in result["msg"]
 
 
 def test_a_link_in_the_place_of_a_directory_is_refused(node, call, tmp_path_factory):

@@ -32,11 +32,21 @@ def _shape_errors(options):
         yield f"im_cluster_ssh_sources is {sources}: write each as an IPv4 network such as 192.0.2.0/24, and a single host as 192.0.2.7/32"
 
 
-def _cloud_errors(options, layout, name, cloud):
-    systems, sources = layout["systems"].values(), options["im_cluster_ssh_sources"]
+def _cloud_errors(options, layout, clouds):
+    name = options["im_cluster_cloud"]
+    if name == "DeployedNode":
+        yield (
+            "im_cluster_cloud is 'DeployedNode': leave it out and set im_cluster_mode to existing_hosts, with which the Infrastructure Manager runs "
+            "the roles on hosts that exist. A controller needs no Infrastructure Manager to run them there, so write them in an inventory"
+        )
+        return
+    if name not in clouds:
+        yield f"im_cluster_cloud is '{name}': use one of {', '.join(clouds)}, or set im_cluster_mode to existing_hosts for hosts that exist"
+        return
+    cloud, systems, sources = clouds[name], layout["systems"].values(), options["im_cluster_ssh_sources"]
     for image in filter(None, (system.get("image") for system in systems)):
         if not re.match(cloud["image"], str(image)):
-            yield (f"image is '{image}', which is none of {name}: write it as {cloud['example']}, or leave it out to let the Infrastructure Manager choose")
+            yield f"image is '{image}', which is none of {name}: write it as {cloud['example']}, or leave it out to let the Infrastructure Manager choose"
             break
     if 0 < cloud["sources"] < len(sources):
         yield f"im_cluster_ssh_sources has {len(sources)} networks, and {name} takes {cloud['sources']}: write fewer that hold them all"
@@ -45,8 +55,11 @@ def _cloud_errors(options, layout, name, cloud):
 
 
 def _host_errors(options, layout):
-    if options["im_cluster_mode"] != "im":
-        yield "DeployedNode needs im_cluster_mode im, for hosts that exist need no Infrastructure Manager otherwise, so write them in an inventory"
+    if options["im_cluster_cloud"]:
+        yield (
+            f"im_cluster_cloud is '{options['im_cluster_cloud']}', and im_cluster_mode existing_hosts creates no machines: leave im_cluster_cloud out, "
+            "or set im_cluster_mode to push or im"
+        )
     if [host["system"] for host in layout["hosts"]] != layout["machines"]:
         namenode = ", im_cluster_namenode one" if "hdfs_namenode" in layout["systems"] else ""
         yield (
@@ -80,21 +93,20 @@ def _carried_errors(carried):
 def im_cluster_errors(options, clouds, carried=None):
     """Return what is wrong with the options of role im_cluster, a message each; carried are the variables that the RADL has."""
     layout = im_cluster_layout(options, clouds)
-    errors = [*_shape_errors(options), *_cloud_errors(options, layout, options["im_cluster_cloud"], clouds[options["im_cluster_cloud"]])]
-    if options["im_cluster_cloud"] == "DeployedNode":
-        errors += _host_errors(options, layout)
-    push, machines = options["im_cluster_mode"] == "push", len(layout["machines"])
-    if not push:
+    mode, machines = options["im_cluster_mode"], len(layout["machines"])
+    errors = list(_shape_errors(options))
+    errors += _host_errors(options, layout) if mode == "existing_hosts" else _cloud_errors(options, layout, clouds)
+    if mode != "push":
         errors += _carried_errors(carried or {})
         if machines > MOST_MACHINES:
             errors.append(
                 f"the Infrastructure Manager would put its files, credentials among them, on each of {machines} machines, for all users there to "
                 f"read; up to {MOST_MACHINES} it does not, so take fewer, or set im_cluster_mode to push"
             )
-    if options["im_cluster_format"] == "tosca" and not (push and not layout["mounting"]):
+    if options["im_cluster_format"] == "tosca" and (mode != "push" or layout["mounting"]):
         errors.append(
             "im_cluster_format tosca has the machines only, since the Infrastructure Manager ends what a TOSCA document configures after two hours: "
-            "set im_cluster_mode to push, and root_disk_gib in place of disk_gib"
+            "set im_cluster_format to radl, or im_cluster_mode to push, and root_disk_gib in place of disk_gib"
         )
     return errors
 

@@ -223,7 +223,8 @@ def test_values_from_a_vault(tmp_path, programs):
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"im_cluster_cloud": "AWS"}, "value of im_cluster_cloud must be one of: EC2, "),
+        ({"im_cluster_cloud": "AWS"}, "im_cluster_cloud is 'AWS': use one of EC2, "),
+        ({"im_cluster_cloud": ""}, "im_cluster_cloud is '': use one of EC2, "),
         ({"im_cluster_name": "deploy"}, "no word of RADL"),
         ({"im_cluster_ps_count": 0}, "must be at least 1"),
         ({"im_cluster_worker": {"image": "gce://x/y"}}, "'gce://x/y', which is none of EC2: write it as aws://"),
@@ -237,7 +238,9 @@ def test_values_from_a_vault(tmp_path, programs):
         ({**JOB, "im_cluster_mode": "im", "deadline_state_dir": "/x"}, "write deeptrain_state_dir"),
         ({"im_cluster_format": "tosca", "im_cluster_mode": "im", **JOB}, "im_cluster_format tosca has the machines only"),
         ({"im_cluster_cloud": "DeployedNode", "im_cluster_node": {}}, "so write them in an inventory"),
-        ({**JOB, "im_cluster_cloud": "DeployedNode", "im_cluster_mode": "im", "im_cluster_node": {}}, "addresses must name each host that exists"),
+        ({**JOB, "im_cluster_cloud": "DeployedNode", "im_cluster_mode": "im", "im_cluster_node": {}}, "set im_cluster_mode to existing_hosts"),
+        ({**JOB, "im_cluster_mode": "existing_hosts", "im_cluster_cloud": "", "im_cluster_node": {}}, "addresses must name each host that exists"),
+        ({**JOB, "im_cluster_mode": "existing_hosts", "im_cluster_node": {}}, "creates no machines: leave im_cluster_cloud out"),
     ],
 )
 def test_bad_input(render, variables, message):

@@ -9,8 +9,8 @@ from ansible_collections.deeptrain.cluster.plugins.filter.im_cluster_errors impo
 
 CARRIED = {"hadoop_archive": "https://web.example/hadoop.tar.gz", "deeptrain_run": "first"}
 HOSTS = {
-    "cloud": "DeployedNode",
-    "mode": "im",
+    "cloud": "",
+    "mode": "existing_hosts",
     "private_key": "KEY",
     "node": {"user": "admin"},
     "chief": {"addresses": ["10.0.0.1"]},
@@ -66,7 +66,14 @@ def test_valid(errors, given):
         ({"mode": "im", "carried": CARRIED, "worker_count": 29}, "on each of 31 machines, for all users there to read; up to 30 it does not"),
         ({"mode": "im", "carried": CARRIED, "format": "tosca"}, "im_cluster_format tosca has the machines only"),
         ({"format": "tosca", "worker": {"disk_gib": 100}}, "root_disk_gib in place of disk_gib"),
-        ({**HOSTS, "mode": "push"}, "so write them in an inventory"),
+        ({"cloud": "AWS"}, "im_cluster_cloud is 'AWS': use one of EC2, OpenStack, "),
+        ({"cloud": ""}, "im_cluster_cloud is '': use one of EC2, "),
+        ({**HOSTS, "mode": "push"}, "set im_cluster_mode to existing_hosts for hosts that exist"),
+        ({**HOSTS, "cloud": "DeployedNode", "mode": "push"}, "so write them in an inventory"),
+        ({**HOSTS, "cloud": "DeployedNode", "mode": "im", "carried": CARRIED}, "leave it out and set im_cluster_mode to existing_hosts"),
+        ({**HOSTS, "cloud": "EC2", "carried": CARRIED}, "im_cluster_cloud is 'EC2', and im_cluster_mode existing_hosts creates no machines"),
+        ({**HOSTS, "cloud": "DeployedNode", "carried": CARRIED}, "leave im_cluster_cloud out"),
+        ({**HOSTS, "carried": CARRIED, "format": "tosca"}, "set im_cluster_format to radl"),
         (
             {**HOSTS, "carried": CARRIED, "worker": {"addresses": ["10.0.0.3"]}, "ps_count": 3, "dedicated_namenode": True},
             "addresses must name each host that exists: give im_cluster_chief one, im_cluster_ps 3 and im_cluster_worker 2, im_cluster_namenode one",

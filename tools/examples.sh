@@ -9,9 +9,10 @@ render() { # FILE NAME, then options
     ansible-playbook playbooks/radl.yml --inventory inventories/static --extra-vars @examples/common.yml --extra-vars "@examples/$name.yml" \
         --extra-vars "im_cluster_file=$to/$file" "$@" >"$to/.log" || { cat "$to/.log" >&2; exit 1; }
 }
-for cloud in ec2 openstack egi gce azure opennebula existing; do
+for cloud in ec2 openstack egi gce azure opennebula; do
     render $cloud.radl $cloud --extra-vars im_cluster_mode=im
 done
+render existing.radl existing
 # The machines alone, for a controller that goes on.
 render ec2-push.radl ec2
 render egi-tosca.yaml egi --extra-vars im_cluster_format=tosca

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The deeptrain.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Action plugin deeptrain.cluster.job: loops over the module until the job has ended, and shows its progress."""
+"""Action plugin deeptrain.cluster.job: runs the module, polls the job until it has ended, and shows its progress."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils._job import (
 
 display = Display()
 
-MODULE = "deeptrain.cluster.job"
-# A job's end is seen late by a fifth of its time at most, since many jobs are short; a look costs the node some 0.1 s.
+MODULE, POLL_MODULE = "deeptrain.cluster.job", "deeptrain.cluster.job_info"
+# A job's end is reported late by a fifth of its time at most, since many jobs are short; a poll costs the node some 0.1 s.
 FIRST_POLL = 0.5
 POLL_SHARE = 0.2
-# A node that went away in the middle of a look would let ssh wait for hours.
+# ssh would wait for hours for a node that was lost during a poll.
 ANSWER_SECONDS = 60
 RETRY_SECONDS = 5
-# A node that restarts again and again is no place for the job.
+# Of a node that restarts more often than this, the job is not restarted.
 NODE_RESTARTS, NODE_RESTARTS_SECONDS = 5, 3600
 
 
@@ -68,16 +68,16 @@ class ActionModule(ActionBase):
         self._args = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC, required_if=REQUIRED_IF)[1]
         self._node_restarts = 0
         began = time.monotonic()
-        first = self._look(self._task.args)
+        first = self._run_module()
         if self._args["state"] != "started" or "job_state" not in first:
             return first
         result = first
         if self._args["wait"] and first["action"] in (START, ATTACH) and not self._task.check_mode and not first.get("failed"):
-            result = self._outcome(first, self._watch(first, began))
+            result = self._outcome(first, self._wait(first, began))
         return {name: value for name, value in result.items() if name not in ("progress", "progress_offset")}
 
     def _outcome(self, first, last):
-        """Return the task's result from what the first and the last look gave."""
+        """Return the task's result from those of the first and the last call."""
         kept = {name: first[name] for name in ("changed", "invocation") if name in first}
         result = {**first, **last, **kept, "node_restarts": self._node_restarts}
         result["changed"] = result["changed"] or self._node_restarts > 0
@@ -91,61 +91,62 @@ class ActionModule(ActionBase):
             result["changed"] = bool(last["result"].get("changed"))
         return result
 
-    def _watch(self, look, began):
-        """Show the job's progress until it has ended; return the last look, failed when the task's time has."""
+    def _wait(self, state, began):
+        """Show the job's progress until it has ended; return its last state, failed when the task has timed out."""
         timeout = self._args["timeout"]
         playbook = os.getppid()
-        restarts, boot, node_restarts = look["restarts"], look["boot"], []
+        restarts, boot, node_restarts = state["restarts"], state["boot"], []
         newest, shown = None, float("-inf")
-        if look["job_state"] == RUNNING:
-            self._say("attached to the running job" if look["action"] == ATTACH else "started")
+        if state["job_state"] == RUNNING:
+            self._say("attached to the running job" if state["action"] == ATTACH else "started")
         while True:
-            newest = look["progress"][-1] if look["progress"] else newest
+            newest = state["progress"][-1] if state["progress"] else newest
             # Of a unit that has failed since, a restart of the node is not the cause.
-            if look["job_state"] in (NONE, FAILED) and look["unit_state"] == "inactive" and look["boot"] != boot:
+            if state["job_state"] in (NONE, FAILED) and state["unit_state"] == "inactive" and state["boot"] != boot:
                 now = time.monotonic()
                 node_restarts = [then for then in node_restarts if now - then < NODE_RESTARTS_SECONDS] + [now]
                 if len(node_restarts) <= NODE_RESTARTS:
                     self._node_restarts += 1
-                    self._say(f"the node was restarted, which ended the job; starting it again ({self._node_restarts})")
-                    look = self._persist(self._task.args)
-                    if look.get("failed") or "job_state" not in look:
-                        return look
-                    restarts = look["restarts"]
-            boot = look["boot"]
-            ended = look["job_state"] != RUNNING
+                    self._say(f"the node was restarted, which ended the job; restarting it ({self._node_restarts})")
+                    state = self._retry(self._run_module)
+                    if state.get("failed") or "job_state" not in state:
+                        return state
+                    restarts = state["restarts"]
+            boot = state["boot"]
+            ended = state["job_state"] != RUNNING
             if newest and (ended or time.monotonic() - shown >= self._args["progress_interval"]):
                 self._say(progress_line(newest, self._args["kind"]))
                 newest, shown = None, time.monotonic()
-            if look["restarts"] > restarts:
-                restarts = look["restarts"]
-                self._say(f"ended before its work was done, and was started again by systemd ({restarts})")
+            if state["restarts"] > restarts:
+                restarts = state["restarts"]
+                self._say(f"ended before its work was done, and systemd restarted it ({restarts})")
             if ended:
-                if look["job_state"] == DONE:
-                    self._say(f"done in {duration(look['result'].get('finished', 0) - look['result'].get('started', 0))}")
-                return look
+                if state["job_state"] == DONE:
+                    self._say(f"done in {duration(state['result'].get('finished', 0) - state['result'].get('started', 0))}")
+                return state
             if timeout and time.monotonic() - began >= timeout:
-                message = f"{look['unit']} is not done after {timeout} s, and goes on: start this again to attach to it"
-                return {**look, "failed": True, "msg": message}
+                message = f"{state['unit']} is not done after {timeout} s, and continues: rerun this to attach to it"
+                return {**state, "failed": True, "msg": message}
             time.sleep(min(self._args["poll"], max(FIRST_POLL, POLL_SHARE * (time.monotonic() - began))))
             # A killed playbook leaves its worker processes behind, and each of their polls would renew the lease.
             if os.getppid() != playbook:
-                return {**look, "failed": True, "msg": f"the playbook that waits for {look['unit']} is gone"}
-            look = self._look_again(look["progress_offset"])
-            if "job_state" not in look:
-                return look
+                return {**state, "failed": True, "msg": f"the playbook that waited for {state['unit']} has ended"}
+            state = self._retry(self._poll, state["progress_offset"])
+            if "job_state" not in state:
+                return state
 
-    def _look(self, args):
-        return self._execute_module(module_name=MODULE, module_args=args, task_vars=self._task_vars)
+    def _run_module(self):
+        return self._execute_module(module_name=MODULE, module_args=self._task.args, task_vars=self._task_vars)
 
-    def _look_again(self, offset):
-        """Look at the job, and try again for a while when that cannot be done; return the look, or its failure."""
+    def _poll(self, offset):
+        """Return the job's state. A controller that waits renews the lease."""
         # Neither configuration nor credentials travel to the node again.
         args = {name: self._task.args[name] for name in ("kind", "run", "state_dir") if name in self._task.args}
-        return self._persist({**args, "state": "observed", "progress_offset": offset})
+        args.update(progress_offset=offset, renew_lease=True)
+        return self._execute_module(module_name=POLL_MODULE, module_args=args, task_vars=self._task_vars)
 
-    def _persist(self, args):
-        """Run the module, and retry for a while when the node is unreachable; return its result, or the failure."""
+    def _retry(self, call, *arguments):
+        """Return the result of a call, which is retried for a while when the node is unreachable; or the failure."""
         patience = self._args["unreachable_timeout"]
         began = time.monotonic()
         lost = False
@@ -153,27 +154,27 @@ class ActionModule(ActionBase):
             try:
                 # A task with a time limit of its own has the one alarm there is.
                 with contextlib.nullcontext() if self._task.timeout else answer_within(ANSWER_SECONDS):
-                    look = self._look(args)
+                    state = call(*arguments)
             except AnsibleError as error:
-                look = {"unreachable": True, "msg": str(error)}
-            if "job_state" in look:
+                state = {"unreachable": True, "msg": str(error)}
+            if "job_state" in state:
                 if lost:
-                    self._say(f"seen again after {duration(time.monotonic() - began)}")
-                return look
-            reason = " ".join(str(look.get("msg")).split())
+                    self._say(f"polled again after {duration(time.monotonic() - began)}")
+                return state
+            reason = " ".join(str(state.get("msg")).split())
             if not lost:
-                self._say(f"cannot be seen, and goes on; trying again for {duration(patience)} ({reason})")
+                self._say(f"cannot be polled, and continues; retrying for {duration(patience)} ({reason})")
                 lost = True
             if time.monotonic() - began >= patience:
-                message = f"The job could not be seen for {patience} s ({reason}). It goes on: start this again to attach to it"
-                return {**look, "msg": message}
+                message = f"The job could not be polled for {patience} s ({reason}). It continues: rerun this to attach to it"
+                return {**state, "msg": message}
             time.sleep(RETRY_SECONDS)
             self._reconnect()
 
     def _reconnect(self):
         with contextlib.suppress(AnsibleError):
             self._connection.reset()
-        # It may have gone when the node was started again.
+        # A restart of the node may have removed it.
         self._connection._shell.tmpdir = None
 
     def _say(self, text):

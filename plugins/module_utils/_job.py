@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The deeptrain.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a job's state means, what is to be done about it, and how it is told to people: pure functions."""
+"""A job's state, what a start of it does, and messages about it: pure functions."""
 
 from __future__ import annotations
 
@@ -9,29 +9,37 @@ import json
 import math
 import re
 
-# The module's arguments, checked on the controller and on the node alike.
-ARGUMENT_SPEC = {
+# What names a job, and what a start of it is compared by.
+READ_ARGUMENT_SPEC = {
     "kind": {"type": "str", "required": True},
     "run": {"type": "str", "required": True},
-    "state": {"type": "str", "choices": ["started", "armed", "stopped", "observed"], "default": "started"},
     "config": {"type": "dict"},
-    "settings": {"type": "dict", "default": {}},
-    "credentials": {"type": "dict", "default": {}, "no_log": True},
     "overwrite": {"type": "bool", "default": False},
     "recheck": {"type": "bool", "default": False},
     "exclusive": {"type": "bool", "default": False},
+    "state_dir": {"type": "path", "default": "/var/lib/deeptrain"},
+}
+# The arguments of module job, validated on the controller and on the node alike.
+ARGUMENT_SPEC = {
+    **READ_ARGUMENT_SPEC,
+    "state": {"type": "str", "choices": ["started", "armed", "stopped"], "default": "started"},
+    "settings": {"type": "dict", "default": {}},
+    "credentials": {"type": "dict", "default": {}, "no_log": True},
     "at_boot": {"type": "bool", "default": False},
     "user": {"type": "str", "default": "deeptrain"},
-    "state_dir": {"type": "path", "default": "/var/lib/deeptrain"},
     "credentials_dir": {"type": "path", "default": "/run/deeptrain/credentials", "no_log": False},
     "wait": {"type": "bool", "default": True},
     "timeout": {"type": "int", "default": 0},
     "poll": {"type": "float", "default": 5},
     "progress_interval": {"type": "float", "default": 5},
     "unreachable_timeout": {"type": "int", "default": 600},
-    "progress_offset": {"type": "int", "default": 0},
 }
 REQUIRED_IF = [("state", "started", ["config"]), ("state", "armed", ["config"])]
+INFO_ARGUMENT_SPEC = {
+    **READ_ARGUMENT_SPEC,
+    "progress_offset": {"type": "int", "default": 0},
+    "renew_lease": {"type": "bool", "default": False},
+}
 
 RUN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
@@ -63,7 +71,7 @@ def name_errors(arguments):
     errors = []
     if not RUN_NAME.fullmatch(arguments["run"]):
         errors.append(f"deeptrain_run is '{arguments['run']}': use at most 63 of a-z, 0-9, dot, dash and underscore, a letter or digit first")
-    for name in [arguments["kind"], *arguments["credentials"]]:
+    for name in [arguments["kind"], *arguments.get("credentials", ())]:
         if not NAME.fullmatch(name):
             errors.append(f"'{name}' is no kind of job and no name of credentials: use a-z, 0-9 and dash, a letter first")
     return errors

@@ -11,13 +11,16 @@ short_description: Starts, monitors and stops a long job on a node
 version_added: 0.1.0
 description:
   - A job is an instance of the systemd unit C(deeptrain-KIND@RUN.service) that works in a directory of its own,
-    C(STATE_DIR/runs/RUN/KIND). There it finds its configuration and leaves its progress and its result.
-  - The job needs no controller. When the controller goes away the job goes on, and the same task attaches to it.
-  - Each call, except in check mode, renews the lease of a node on which role P(deeptrain.cluster.autostop#role) has created one.
-  - The same run and kind with another configuration is refused with the difference. A job that is not there or has
-    failed is started, one that is running is attached to, and one that is done is left as it is.
+    C(STATE_DIR/runs/RUN/KIND). It reads its configuration there and writes its progress and its result.
+  - The job does not depend on the controller. It continues when the controller ends, and running the same task again attaches to it.
+  - Each call and each poll, except in check mode, renews the lease of a node on which role P(deeptrain.cluster.autostop#role) has created one.
+    M(deeptrain.cluster.job_info) renews none.
+  - The same run and kind with another configuration is refused with the difference. A missing or failed job is started,
+    a running one is attached to, and a finished one is left unchanged.
 author: The deeptrain.cluster authors (@deeptrain)
-extends_documentation_fragment: deeptrain.cluster._attributes
+extends_documentation_fragment:
+  - deeptrain.cluster._attributes
+  - deeptrain.cluster._job
 attributes:
   action:
     description: Runs on the controller, which shows the progress and reconnects when the node was unreachable.
@@ -30,75 +33,51 @@ attributes:
   diff_mode:
     details: Shows the change of the configuration.
 options:
-  kind:
-    description: Kind of the job, as in the unit's name.
-    type: str
-    required: true
-  run:
-    description: Name of the run, at most 63 of a-z, 0-9, dot, dash and underscore, a letter or digit first.
-    type: str
-    required: true
   state:
     description:
-      - V(started) starts the job or attaches to it, and waits for its end.
-      - V(armed) leaves configuration and credentials for something else to start it, such as another unit's success.
+      - V(started) starts the job or attaches to it, and waits for its end. In check mode it returns in RV(action) what it would do.
+      - V(armed) writes configuration and credentials, so that something else can start the job, such as another unit's success.
         It refuses just as V(started) does.
-      - V(stopped) ends it in order and waits until it has ended.
-      - V(observed) reads the state and changes nothing. With O(config) it tells in RV(action) what V(started) would do.
+      - V(stopped) stops the job in order and waits until it has ended.
     type: str
-    choices: [started, armed, stopped, observed]
+    choices: [started, armed, stopped]
     default: started
   config:
     description:
-      - What is done. It is compared with the configuration of the job that is there. No secrets here.
+      - The work of the job. It is compared with the configuration of the existing job. Must not contain secrets.
       - Required with O(state=started) and O(state=armed).
-    type: dict
   settings:
-    description: How it is done. It may change from one start to the next; a running job keeps its own. No secrets here.
+    description: How the work is done. They may change between starts; a running job keeps its own. Must not contain secrets.
     type: dict
     default: {}
   credentials:
     description:
-      - Names of credentials and their content, a dictionary each. Kept in files that root alone reads.
-      - They are written when the job is started or armed, and left alone when it is running or done. A job that
-        waits for an automatic restart gets those that it lacks.
+      - Names of credentials and their content, a dictionary each. They are stored in files that only root can read.
+      - They are written when the job is started or armed, and left unchanged when it is running or finished. A job that
+        waits for an automatic restart gets the missing ones.
     type: dict
     default: {}
-  overwrite:
-    description:
-      - Start a failed job again though its configuration is another.
-      - With O(recheck) also one that is done, since a job that checks its own work has none to lose.
-    type: bool
-    default: false
   recheck:
     description:
-      - Start a job that is done again, to check its own work. The task has changed something only when the
-        job's result says so, so it must wait for it; in check mode a job that is done counts as unchanged.
-    type: bool
-    default: false
+      - Whether to rerun a finished job, so that it verifies its own output. The task is changed only if the job's result
+        says so, so it must wait for the end. In check mode a finished job counts as unchanged.
   exclusive:
     description:
-      - Refuse to start or arm the job while a job of the same kind of another run is running on the node.
+      - Whether the job is refused while a job of the same kind of another run is running on the node.
       - Once this one is started, no job of the same kind of another run starts at boot, see O(at_boot).
-    type: bool
-    default: false
   at_boot:
     description:
-      - Start the job at boot, when it was running before, where all values of O(credentials) are empty, so that the job uses
-        the machine's role. It is started by systemd alone, until it succeeds or O(state=stopped) stops it.
-      - Other credentials are lost in a restart of the node, and so the job is started by the task that waits for it, or by the next one.
+      - Whether the job is started at boot if it was running before. This applies only if all values of O(credentials) are empty, so that
+        the job uses the machine's role. systemd starts it until it succeeds or O(state=stopped) stops it.
+      - Other credentials are lost in a restart of the node. The job is then started by the task that waits for it, or by the next one.
     type: bool
     default: false
   user:
     description:
-      - User that runs the job and owns its directory. The group is of the same name.
-      - The directories above that one are given to root, since whoever owns them could exchange one for a link.
+      - User that runs the job and owns its directory. The group has the same name.
+      - The directories above it are given to root, since their owner could replace one by a link.
     type: str
     default: deeptrain
-  state_dir:
-    description: Directory of the runs.
-    type: path
-    default: /var/lib/deeptrain
   credentials_dir:
     description: Directory of the credentials, C(CREDENTIALS_DIR/RUN/NAME.json), on a file system in memory.
     type: path
@@ -110,12 +89,12 @@ options:
   timeout:
     description:
       - Seconds to wait for the job's end, after which the task fails. 0 waits without limit.
-      - With O(state=started) the job goes on then; with O(state=stopped) it goes on ending, and the unit's own
-        C(TimeoutStopSec) kills it.
+      - With O(state=started) the job continues then. With O(state=stopped) it continues to end, and the unit's C(TimeoutStopSec)
+        kills it.
     type: int
     default: 0
   poll:
-    description: Seconds between two polls of the job, at most; the first ones come sooner.
+    description: Seconds between two polls of the job, at most. The first ones come sooner.
     type: float
     default: 5
   progress_interval:
@@ -123,17 +102,15 @@ options:
     type: float
     default: 5
   unreachable_timeout:
-    description: Seconds for which the node may be unreachable while the job is waited for. The job goes on meanwhile.
+    description: Seconds for which the node may be unreachable while the task waits. The job continues meanwhile.
     type: int
     default: 600
-  progress_offset:
-    description: Byte of the progress file at which to begin to read, as the last look returned it.
-    type: int
-    default: 0
+seealso:
+  - module: deeptrain.cluster.job_info
 """
 
 EXAMPLES = r"""
-- name: Bring the data from S3 to HDFS
+- name: Stage the data from S3 to HDFS
   deeptrain.cluster.job:
     kind: staging
     run: default
@@ -143,21 +120,12 @@ EXAMPLES = r"""
     credentials:
       s3: "{{ s3_credentials }}"
 
-- name: See how far the training is
+- name: Refuse a training that could not be started with this configuration
   deeptrain.cluster.job:
     kind: train
     run: default
-    state: observed
-  register: training
-
-- name: See whether the training could be started as it is configured now
-  deeptrain.cluster.job:
-    kind: train
-    run: default
-    state: observed
     config: "{{ training_config }}"
-  register: training
-  failed_when: training.action == 'refuse'
+  check_mode: true
 
 - name: Stop the training, which saves a checkpoint first
   deeptrain.cluster.job:
@@ -173,9 +141,7 @@ job_state:
   returned: always
   sample: done
 action:
-  description:
-    - What O(state=started) or O(state=armed) came to, or in check mode or with O(state=observed) would come to,
-      V(start), V(attach), V(nothing) or V(refuse).
+  description: What O(state=started) or O(state=armed) did, or in check mode would do, V(start), V(attach), V(nothing) or V(refuse).
   type: str
   returned: when O(config) was given
   sample: attach
@@ -183,31 +149,18 @@ reason:
   description: Why the job failed.
   type: str
   returned: when the job failed
-refusal:
-  description: Why O(state=started) would refuse, and what to do about it.
-  type: str
-  returned: with O(state=observed), when RV(action) is V(refuse)
 unit:
   description: Name of the unit.
   type: str
   returned: always
   sample: deeptrain-train@default.service
 difference:
-  description: What differs from the configuration of the job that is there, C(was) and C(is) by its dotted name.
+  description: Difference from the configuration of the existing job, C(was) and C(is) by its dotted name.
   type: dict
   returned: when O(config) was given
   sample: {"source": {"was": "s3://bucket/a", "is": "s3://bucket/b"}}
-progress:
-  description: Records of progress since O(progress_offset), only the newest where there are many.
-  type: list
-  elements: dict
-  returned: with O(state=observed)
-progress_offset:
-  description: Byte at which the next look at the progress begins.
-  type: int
-  returned: with O(state=observed)
 restarts:
-  description: How often systemd has started the running job again by itself.
+  description: Number of times systemd has restarted the running job.
   type: int
   returned: always
 boot:
@@ -220,7 +173,7 @@ unit_state:
   returned: always
   sample: inactive
 node_restarts:
-  description: How often the task has started the job again since the node was restarted, at most five times an hour.
+  description: Number of times the task has started the job again after a restart of the node, at most five an hour.
   type: int
   returned: with O(state=started) and O(wait=true), when the job was running
 result:
@@ -228,7 +181,7 @@ result:
   type: dict
   returned: always
 log:
-  description: The end of the journal of a job that failed.
+  description: End of the journal of a failed job.
   type: list
   elements: str
   returned: when the job failed
@@ -249,94 +202,31 @@ from ansible_collections.deeptrain.cluster.plugins.module_utils._job import (
     ATTACH,
     DONE,
     FAILED,
-    NONE,
     REFUSE,
     REQUIRED_IF,
     RUNNING,
     START,
-    decide,
-    differences,
-    failure,
-    job_state,
     name_errors,
-    occupied,
-    refusal,
     uses_role,
 )
+from ansible_collections.deeptrain.cluster.plugins.module_utils._job_reader import JobReader, parse, renew_lease
 
-# A look returns at most so much of the progress, its end.
-PROGRESS_BYTES = 16384
-LOG_LINES = 20
 # Where root alone can take it. A start holds it for some seconds.
 LOCK = "/run/deeptrain/lock/job"
 LOCK_SECONDS = 120
 UNITS = "/etc/systemd/system"
 
 
-def parse(content):
-    """Return the document that a file holds; None when it holds none, or none yet."""
-    try:
-        document = json.loads(content.decode("utf-8")) if content is not None else None
-    except ValueError:
-        return None
-    return document if isinstance(document, dict) else None
-
-
-def boot():
-    """Return what identifies the boot of the node; a container shares the kernel's, and has an init of its own."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        kernel = file.read().strip()
-    with open("/proc/1/stat", encoding="utf-8", errors="replace") as file:
-        return f"{kernel}-{file.read().rpartition(')')[2].split()[19]}"
-
-
-class Job:
-    """One kind of job of one run on this node."""
+class Job(JobReader):
+    """A job that is started, armed and stopped."""
 
     def __init__(self, module):
+        super().__init__(module)
         params = module.params
-        self.module = module
-        self.params = params
-        self.unit = f"deeptrain-{params['kind']}@{params['run']}.service"
-        # Of these root owns all but the last, which is the job's user's.
-        self.names = ("runs", params["run"], params["kind"])
+        self.config_file = os.path.join(params["state_dir"], *self.names, "config.json")
         self.document = {"config": params["config"], "settings": params["settings"]}
         # What arming leaves is for work that is still to be done.
         self.recheck = params["recheck"] and params["state"] != "armed"
-
-    def path(self, name):
-        return os.path.join(self.params["state_dir"], *self.names, name)
-
-    @contextlib.contextmanager
-    def directory(self):
-        """Open the job's directory; None where there is none yet."""
-        with contextlib.ExitStack() as stack:
-            try:
-                handle = stack.enter_context(guarded_files.directory(self.params["state_dir"], *self.names))
-            except FileNotFoundError:
-                handle = None
-            yield handle
-
-    def read_json(self, name):
-        with self.directory() as handle:
-            return None if handle is None else parse(guarded_files.read(handle, name))
-
-    def refusal(self, state, difference, others):
-        if others:
-            return occupied(self.params["kind"], others)
-        return refusal(self.params["kind"], self.params["run"], state, difference, self.recheck)
-
-    def others(self):
-        """Return the other runs whose job of this kind is running, where there must be none."""
-        if not self.params["exclusive"]:
-            return []
-        pattern = f"deeptrain-{self.params['kind']}@*.service"
-        listed = self.systemctl("list-units", "--plain", "--no-legend", "--state=active,activating,deactivating,reloading", pattern)
-        units = [line.split()[0] for line in listed.splitlines() if line.strip()]
-        return sorted(unit.partition("@")[2][: -len(".service")] for unit in units if unit != self.unit)
-
-    def stored(self):
-        return self.read_json("config.json") or {}
 
     @contextlib.contextmanager
     def alone(self):
@@ -359,71 +249,6 @@ class Job:
             yield
         finally:
             os.close(handle)
-
-    def systemctl(self, *arguments):
-        """Run systemctl and fail with its own words."""
-        code, output, error = self.module.run_command(["systemctl", *arguments])
-        if code != 0:
-            self.module.fail_json(msg=f"systemctl {' '.join(arguments)}: {(error or output).strip()}", unit=self.unit)
-        return output
-
-    def properties(self):
-        names = "LoadState,ActiveState,Result,ExecMainStatus,NRestarts,NeedDaemonReload,UnitFileState"
-        output = self.systemctl("show", "--property=" + names, self.unit)
-        return dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
-
-    def look(self):
-        """Return the unit's properties, the job's result and its state. The unit comes first: a job writes its result, then ends."""
-        unit = self.properties()
-        with self.directory() as handle:
-            result = None if handle is None else parse(guarded_files.read(handle, "result.json"))
-            progressed = handle is not None and "progress.jsonl" in os.listdir(handle)
-        state = job_state(unit, result, progressed)
-        # A job that ends with the node does so before the connection does; what became of it shows after the restart.
-        return unit, result, RUNNING if state in (NONE, FAILED) and self.stopping() else state
-
-    def stopping(self):
-        """Return whether the node is shutting down."""
-        return self.module.run_command(["systemctl", "is-system-running"])[1].strip() == "stopping"
-
-    def progress(self):
-        """Return the newest whole records of progress, and where to go on."""
-        offset = self.params["progress_offset"]
-        with self.directory() as handle:
-            file = None if handle is None else guarded_files.open_regular(handle, "progress.jsonl")
-        if file is None:
-            return [], 0
-        with file:
-            size = os.fstat(file.fileno()).st_size
-            # A job that was restarted begins a new file.
-            offset = max(offset if offset <= size else 0, size - PROGRESS_BYTES)
-            file.seek(offset)
-            data = file.read(PROGRESS_BYTES)
-        data = data[: data.rfind(b"\n") + 1]
-        records = []
-        for line in data.splitlines():
-            with contextlib.suppress(ValueError):  # the rest of a cut line, or what a user's own command wrote there
-                records.append(json.loads(line, parse_constant=lambda constant: None))
-        return [record for record in records if isinstance(record, dict)], offset + len(data)
-
-    def snapshot(self):
-        """Return what the module tells of the job."""
-        unit, result, state = self.look()
-        told = {"unit": self.unit, "job_state": state, "result": result, "restarts": int(unit.get("NRestarts") or 0)}
-        told.update(boot=boot(), unit_state=unit.get("ActiveState", ""))
-        if self.params["state"] in ("started", "observed"):
-            told["progress"], told["progress_offset"] = self.progress()
-        if state == FAILED:
-            told["log"] = self.journal()
-            told["reason"] = failure(self.unit, unit, result, told["log"])
-        return told
-
-    def journal(self):
-        self.module.run_command(["journalctl", "--sync"])
-        code, output, error = self.module.run_command(
-            ["journalctl", "--unit", self.unit, "--lines", str(LOG_LINES), "--output", "cat", "--no-pager", "--quiet"]
-        )
-        return output.splitlines() if code == 0 else [error.strip()]
 
     def write_config(self):
         """Write configuration and settings; return whether they were others before."""
@@ -531,14 +356,14 @@ class Job:
     def start(self, state, unit):
         """Start the job; return whether that changed anything."""
         if self.module.check_mode:
-            # What a job that checks its own work would change, nobody knows yet.
+            # What a job that verifies its own output would change is unknown.
             return self.write_config() or state != DONE
         if unit.get("LoadState") != "loaded":
             self.module.fail_json(
                 msg=f"{self.unit} cannot be started, its unit is {unit.get('LoadState')}: run the role that installs it first",
                 unit=self.unit,
             )
-        # Before the configuration is replaced, so that nobody takes the old result for the new configuration's.
+        # Before the configuration is replaced, so that the old result is not taken for that of the new one.
         with self.directory() as handle:
             for name in ("result.json", "progress.jsonl") if handle is not None else ():
                 guarded_files.remove(handle, name)
@@ -551,7 +376,7 @@ class Job:
         if unit.get("ActiveState") == "failed":
             self.systemctl("reset-failed", self.unit)
         code, output, error = self.module.run_command(["systemctl", "start", self.unit])
-        if code != 0 and self.look()[2] != FAILED:
+        if code != 0 and self.poll()[2] != FAILED:
             self.module.fail_json(msg=f"{self.unit} did not start: {(error or output).strip()}", unit=self.unit)
         return changed or state != DONE
 
@@ -561,7 +386,7 @@ class Job:
 
     def stop(self):
         """End the job in order, and for good; return whether it was running or would have started at boot."""
-        unit, _result, state = self.look()
+        unit, _result, state = self.poll()
         disabled = self.disable(unit)
         if state != RUNNING:
             return disabled
@@ -569,9 +394,9 @@ class Job:
             began = time.monotonic()
             timeout = self.params["timeout"]
             self.systemctl("stop", "--no-block", self.unit)
-            while self.look()[2] == RUNNING:
+            while self.poll()[2] == RUNNING:
                 if timeout and time.monotonic() - began >= timeout:
-                    message = f"{self.unit} was told to end {timeout} s ago and is still ending: wait for it, or give it a longer timeout"
+                    message = f"{self.unit} was signalled to end {timeout} s ago and is still ending: wait for it, or set a longer timeout"
                     self.module.fail_json(msg=message, unit=self.unit)
                 time.sleep(0.5)
             # An automatic restart before the stop has enabled it again.
@@ -579,67 +404,40 @@ class Job:
         return True
 
 
-def renew(module):
-    """Renew the node's lease, where role autostop has created one."""
-    if not module.check_mode:
-        with contextlib.suppress(OSError):
-            os.utime(os.path.join(module.params["state_dir"], "autostop", "renewed"), follow_symlinks=False)
-
-
-def compare(job, state):
-    """Return what starting the job comes to, the difference of its configuration, and the other runs that are in its way."""
-    # A configuration that nothing has begun to work on binds nobody.
-    difference = {} if state == NONE else differences(job.stored().get("config", {}), job.params["config"])
-    action = decide(state, not difference, job.params["overwrite"], job.recheck)
-    others = job.others() if action == START else []
-    return REFUSE if others else action, difference, others
-
-
 def ensure(job):
     """Start or arm the job, attach to it or refuse; return the module's result."""
     module = job.module
     with job.alone():
-        unit, _result, state = job.look()
+        unit, _result, state = job.poll()
         before = job.stored()
-        action, difference, others = compare(job, state)
+        action, difference, reason = job.compare(state)
         if action == REFUSE:
-            module.fail_json(
-                msg=job.refusal(state, difference, others),
-                action=action,
-                difference=difference,
-                unit=job.unit,
-                job_state=state,
-            )
+            module.fail_json(msg=reason, action=action, difference=difference, unit=job.unit, job_state=state)
         changed = False
         if action == START:
             changed = job.start(state, unit) if module.params["state"] == "started" else job.arm(unit)
         elif action == ATTACH and unit.get("ActiveState") == "activating":
             changed = job.write_credentials(missing=True)
-    told = {"changed": changed, "action": action, "difference": difference}
+    result = {"changed": changed, "action": action, "difference": difference}
     if action == START and before != job.document:
-        told["diff"] = {
+        result["diff"] = {
             "before": before,
             "after": job.document,
-            "before_header": job.path("config.json"),
-            "after_header": job.path("config.json"),
+            "before_header": job.config_file,
+            "after_header": job.config_file,
         }
-    return told
+    return result
 
 
-def tell(job):
-    """Do what the module is asked, and return its result."""
-    module = job.module
-    state = module.params["state"]
-    if state in ("started", "armed"):
-        told = ensure(job)
-    else:
-        told = {"changed": state == "stopped" and job.stop()}
-    told.update(job.snapshot())
-    if state == "observed" and module.params["config"] is not None:
-        told["action"], told["difference"], others = compare(job, told["job_state"])
-        if told["action"] == REFUSE:
-            told["refusal"] = job.refusal(told["job_state"], told["difference"], others)
-    return told
+def apply(job):
+    """Start, arm or stop the job; return the module's result."""
+    state = job.params["state"]
+    result = {"changed": job.stop()} if state == "stopped" else ensure(job)
+    result.update(job.snapshot())
+    if state == "started":
+        # For the action plugin, which polls from there.
+        result["progress"], result["progress_offset"] = job.progress()
+    return result
 
 
 def main():
@@ -648,14 +446,14 @@ def main():
     for message in name_errors(module.params):
         module.fail_json(msg=message)
     job = Job(module)
-    renew(module)
+    renew_lease(module)
     try:
-        told = tell(job)
+        result = apply(job)
     except OSError as error:
         module.fail_json(msg=f"{job.unit}: {error}", unit=job.unit)
-    if module.params["state"] == "started" and told["job_state"] == FAILED and not module.check_mode:
-        module.fail_json(msg=told["reason"], **told)
-    module.exit_json(**told)
+    if module.params["state"] == "started" and result["job_state"] == FAILED and not module.check_mode:
+        module.fail_json(msg=result["reason"], **result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -224,21 +224,24 @@ def test_values_from_a_vault(tmp_path, programs):
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"im_cluster_cloud": "AWS"}, "value of im_cluster_cloud must be one of: EC2, "),
+        ({"im_cluster_cloud": "AWS"}, "im_cluster_cloud is 'AWS': use one of EC2, "),
+        ({"im_cluster_cloud": ""}, "im_cluster_cloud is '': use one of EC2, "),
         ({"im_cluster_name": "deploy"}, "no word of RADL"),
         ({"im_cluster_ps_count": 0}, "must be at least 1"),
         ({"im_cluster_worker": {"image": "gce://x/y"}}, "'gce://x/y', which is none of EC2: write it as aws://"),
         ({"im_cluster_worker": {"gpu": 1}}, "gpu. Supported parameters include"),
         ({"im_cluster_ssh_sources": ["192.0.2.7"]}, "a single host as 192.0.2.7/32"),
         ({"im_cluster_cloud": "Azure", "im_cluster_node": {}, "im_cluster_ssh_sources": ["192.0.2.0/24", "198.51.100.0/24"]}, "and Azure takes 1"),
-        ({"im_cluster_cloud": "GCE", "im_cluster_node": {"spot": True}}, "asks no spot instances of GCE"),
+        ({"im_cluster_cloud": "GCE", "im_cluster_node": {"spot": True}}, "requests no spot instances of GCE"),
         ({"im_cluster_mode": "im", "hadoop_archive": "/tmp/hadoop.tar.gz"}, "so give an http:// or https:// URL"),
         ({**JOB, "im_cluster_mode": "im", "deeptrain_ports": {"ps": 4000}}, "deeptrain_ports cannot be set in the IM-run way"),
         ({**JOB, "im_cluster_mode": "im", "im_cluster_variables": {"deeptrain_autostop_hour": 12}}, "write deeptrain_autostop_hours"),
         ({**JOB, "im_cluster_mode": "im", "deadline_state_dir": "/x"}, "write deeptrain_state_dir"),
         ({"im_cluster_format": "tosca", "im_cluster_mode": "im", **JOB}, "im_cluster_format tosca has the machines only"),
         ({"im_cluster_cloud": "DeployedNode", "im_cluster_node": {}}, "so write them in an inventory"),
-        ({**JOB, "im_cluster_cloud": "DeployedNode", "im_cluster_mode": "im", "im_cluster_node": {}}, "addresses must name each host that exists"),
+        ({**JOB, "im_cluster_cloud": "DeployedNode", "im_cluster_mode": "im", "im_cluster_node": {}}, "set im_cluster_mode to existing_hosts"),
+        ({**JOB, "im_cluster_mode": "existing_hosts", "im_cluster_cloud": "", "im_cluster_node": {}}, "addresses must name each host that exists"),
+        ({**JOB, "im_cluster_mode": "existing_hosts", "im_cluster_node": {}}, "creates no machines: leave im_cluster_cloud out"),
     ],
 )
 def test_bad_input(render, variables, message):

@@ -20,9 +20,8 @@ from infrastructure_manager import free_port
 
 CLUSTER = {"im_cluster_cloud": "Dummy", "im_cluster_cloud_id": "dummy", "im_cluster_node": {"image": "mock0://linux.for.ev.er/image1"}}
 EXISTING = {
-    "im_cluster_cloud": "DeployedNode",
+    "im_cluster_mode": "existing_hosts",
     "im_cluster_cloud_id": "hosts",
-    "im_cluster_mode": "im",
     "im_cluster_node": {"user": "admin"},
     "im_cluster_chief": {"addresses": ["127.0.0.11"]},
     "im_cluster_ps": {"addresses": ["127.0.0.12"]},
@@ -228,3 +227,5 @@ def test_existing_hosts_are_handed_over_one_by_one(playbook, modules):
             ("chief", "127.0.0.11"), ("ps", "127.0.0.12"), ("worker", "127.0.0.13"), ("worker", "127.0.0.14"),
         ]  # fmt: skip
         assert "configure export" in infrastructure["radl"]
+    assert playbook("playbooks/destroy.yml", **EXISTING)[0] == 0
+    assert machines(modules) == []

@@ -42,11 +42,13 @@ def said(done: subprocess.CompletedProcess) -> str:
         ({"deeptrain_autostop_hours": "12h"}, "a number, without a unit"),
         ({"autostop_im_url": "https://im.example.org"}, "autostop_im_credentials is not set"),
         ({"im_cluster_name": "exp2"}, "set name in its im.yml to exp2"),
+        ({"im_cluster_cloud": "AWS"}, "im_cluster_cloud is 'AWS': use one of EC2, "),
+        ({"im_cluster_cloud": "DeployedNode"}, "set im_cluster_mode to existing_hosts"),
         ({"hadoop_archive": "/nowhere.tar.gz", "deeptrain_validate_remote": True}, "is no file on this controller"),
         ({"hadoop_archive_checksum": "", "hadoop_archive": __file__, "deeptrain_validate_remote": True}, "hadoop_archive_checksum is ''"),
         ({"hadoop_archive": "http://127.0.0.1:9/x", "deeptrain_validate_remote": True}, "hadoop_archive http://127.0.0.1:9/x cannot be fetched"),
     ],
-    ids=["list", "name", "hours", "unknown", "copy", "run", "url", "number", "manager", "inventory", "file", "checksum", "archive"],
+    ids=["list", "name", "hours", "unknown", "copy", "run", "url", "number", "manager", "inventory", "cloud", "former", "file", "checksum", "archive"],
 )
 def test_refused_before_a_machine_is_made(site, modules, variables, words):
     done = site.run(PROJECT / "playbooks/site.yml", "inventories/im", **variables)

@@ -89,8 +89,7 @@ def infrastructure(nodes) -> Iterator[Infrastructure]:
             addresses = {group: [nodes.hosts[host]["deeptrain_address"] for host in nodes.groups[group]] for group in ("chief", "ps", "worker")}
             nodes.play(
                 "radl",
-                im_cluster_cloud="DeployedNode",
-                im_cluster_mode="im",
+                im_cluster_mode="existing_hosts",
                 im_cluster_file=str(STATE / "job.radl"),
                 im_cluster_node={"user": nodes.document["all"]["vars"]["ansible_user"]},
                 im_cluster_private_key=Path(nodes.document["all"]["vars"]["ansible_ssh_private_key_file"]).read_text(),

@@ -136,8 +136,8 @@ def test_connection_is_lost():
     watch = Watch("lost", 12, halt=4)
     watch.wait_for("steps/s")
     on_node("systemd-run --on-active=1 sh -c 'systemctl stop ssh.socket ssh.service; pkill -x sshd; sleep 20; systemctl start ssh.service'")
-    watch.wait_for("test lost: cannot be seen")
-    watch.wait_for("test lost: seen again")
+    watch.wait_for("test lost: cannot be polled")
+    watch.wait_for("test lost: polled again")
     go_on("lost")
     result = watch.end()
     assert result["changed"] and result["summary"]["first_step"] == 0, result
@@ -150,7 +150,7 @@ def test_connection_is_lost_for_too_long():
     on_node("systemd-run --on-active=1 sh -c 'systemctl stop ssh.socket ssh.service; pkill -x sshd; sleep 45; systemctl start ssh.service'")
     assert watch.end() is None
     assert watch.process.returncode == 4, "not unreachable"
-    assert "It goes on: start this again to attach to it" in " ".join(watch.out.split()), watch.out
+    assert "It continues: rerun this to attach to it" in " ".join(watch.out.split()), watch.out
     wait_for_connection()
     again = Watch("given-up", 12, halt=4)
     again.wait_for("test given-up: attached")

@@ -23,103 +23,6 @@ USER = 1
 FCHOWN = os.fchown
 
 
-class Node:
-    """A node whose systemd knows one unit, and whose files belong to whoever runs the test."""
-
-    def __init__(self, directory, units):
-        self.directory = directory
-        self.job = directory / "runs" / "default" / "train"
-        self.credentials = directory / "run" / "credentials"
-        self.units = units
-        self.unit = {"LoadState": "loaded", "ActiveState": "inactive", "Result": "success", "NRestarts": "0", "NeedDaemonReload": "no"}
-        self.calls = []
-        self.start = {"ActiveState": "active"}
-        self.system = "running"
-        self.others = []
-
-    def run_command(self, command):
-        """Stands for AnsibleModule.run_command."""
-        if command[0] == "journalctl":
-            return 0, "a line\nthe last line\n", ""
-        if command[1] == "show":
-            assert command[-1] == "deeptrain-train@default.service"
-            return 0, "".join(f"{name}={value}\n" for name, value in self.unit.items()), ""
-        if command[1] == "is-system-running":
-            return 0, f"{self.system}\n", ""
-        if command[1] == "list-units":
-            assert command[-1] == "deeptrain-train@*.service"
-            return 0, "".join(f"deeptrain-train@{run}.service loaded active running a job\n" for run in self.others), ""
-        self.calls.append(command[1])
-        if command[1] in ("enable", "disable"):
-            self.unit["UnitFileState"] = command[1] + "d"
-        if command[1] == "start":
-            # All that the job needs is there by now.
-            assert self.document()["settings"] == {"parallel": 4}
-            assert not (self.job / "result.json").exists()
-            self.unit.update(self.start)
-            return (0, "", "") if self.unit["ActiveState"] == "active" else (1, "", "Job failed. See systemctl status.\n")
-        if command[1] == "stop":
-            self.unit["ActiveState"] = "inactive"
-        return 0, "", ""
-
-    def document(self):
-        """Return the job's configuration."""
-        return json.loads((self.job / "config.json").read_text())
-
-    def put(self, state, config=None):
-        """Bring the job into a state."""
-        self.job.mkdir(parents=True)
-        (self.job / "config.json").write_text(json.dumps({"config": config or CONFIG, "settings": {"parallel": 1}}))
-        if state != "none":
-            (self.job / "progress.jsonl").write_text('{"done": 1}\n')
-        if state == "running":
-            self.unit["ActiveState"] = "active"
-        elif state == "done":
-            (self.job / "result.json").write_text('{"status": "succeeded", "changed": true}')
-        elif state == "failed":
-            (self.job / "result.json").write_text('{"status": "failed", "error": "no space: make some"}')
-
-    def files(self):
-        """Return all files with their content and mode."""
-        return {str(path): (path.read_text() if path.is_file() else None, stat.S_IMODE(path.stat().st_mode)) for path in self.directory.rglob("*")}
-
-
-@pytest.fixture
-def node(tmp_path, tmp_path_factory, monkeypatch):
-    """Return a node."""
-    node = Node(tmp_path, tmp_path_factory.mktemp("systemd") / "system")
-    monkeypatch.setattr(basic.AnsibleModule, "run_command", lambda dummy, command: node.run_command(command))
-    monkeypatch.setattr(job.os, "fchown", lambda handle, uid, gid: None)
-    (node.units).mkdir()
-    monkeypatch.setattr(job, "UNITS", str(node.units))
-    monkeypatch.setattr(job, "LOCK", str(tmp_path_factory.mktemp("run") / "lock" / "job"))
-    monkeypatch.setattr(job.pwd, "getpwnam", lambda name: SimpleNamespace(pw_uid=USER))
-    monkeypatch.setattr(job.grp, "getgrnam", lambda name: SimpleNamespace(gr_gid=USER))
-    return node
-
-
-@pytest.fixture
-def call(run_module, node):
-    """Return a function that runs the module."""
-
-    def call(state="started", config=None, **arguments):
-        if state in ("started", "armed"):
-            arguments = {"settings": {"parallel": 4}, "credentials": {"s3": {"key": SECRET}}, **arguments}
-            config = config or CONFIG
-        return run_module(
-            job,
-            kind="train",
-            run="default",
-            state=state,
-            config=config,
-            state_dir=str(node.directory),
-            credentials_dir=str(node.credentials),
-            **arguments,
-        )
-
-    return call
-
-
 @pytest.mark.parametrize("state", ["none", "running", "done", "failed"])
 @pytest.mark.parametrize("config", [CONFIG, OTHER])
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -198,29 +101,6 @@ def test_arming_by_state(node, call, state, config, action, changed):
     assert node.calls == [] and (state == "running" or (node.job / "result.json").exists())
 
 
-@pytest.mark.parametrize(
-    ("state", "config", "action"),
-    [("none", OTHER, "start"), ("done", CONFIG, "nothing"), ("running", OTHER, "refuse"), ("done", None, None)],
-)
-def test_observing_changes_nothing(node, call, state, config, action):
-    node.put(state)
-    before = node.files()
-    result = call("observed", config=config)
-    assert result.get("action") == action and not result["changed"] and not result.get("failed")
-    assert ("refusal" in result) == (action == "refuse")
-    assert node.files() == before and node.calls == []
-
-
-def test_a_failure_is_told_with_the_end_of_the_journal(node, call):
-    node.put("failed")
-    result = call("observed")
-    assert result["reason"] == "deeptrain-train@default.service: no space: make some" and result["log"] == ["a line", "the last line"]
-    (node.job / "result.json").unlink()
-    node.unit.update(ActiveState="failed", Result="signal", ExecMainStatus="9")
-    result = call("observed")
-    assert "it was killed by signal 9" in result["reason"] and "the last line" in result["reason"]
-
-
 def test_a_unit_that_does_not_start(node, call):
     node.start = {"ActiveState": "failed", "Result": "exit-code", "ExecMainStatus": "243"}
     result = call()
@@ -266,36 +146,7 @@ def test_stopping_takes_no_longer_than_told(node, call, monkeypatch):
     run = node.run_command
     monkeypatch.setattr(node, "run_command", lambda command: (0, "", "") if command[1] == "stop" else run(command))
     result = call("stopped", timeout=5)
-    assert result["failed"] and "was told to end 5 s ago and is still ending" in result["msg"]
-
-
-@pytest.mark.parametrize(
-    ("content", "offset", "records", "next_offset"),
-    [
-        (b'{"done": 1}\n{"done": 2}\n', 0, [{"done": 1}, {"done": 2}], 24),
-        (b'{"done": 1}\n{"done": 2}\n', 12, [{"done": 2}], 24),
-        # Half a record is read when it is whole.
-        (b'{"done": 1}\n{"don', 0, [{"done": 1}], 12),
-        (b'{"done": 1}\n{"don', 12, [], 12),
-        # A job that was started again has begun its file anew.
-        (b'{"done": 1}\n', 4000, [{"done": 1}], 12),
-        # What a user's own command may write.
-        (b'text\n[1]\n\xff\n\n{"done": NaN}\n', 0, [{"done": None}], 26),
-    ],
-)
-def test_progress(node, call, content, offset, records, next_offset):
-    node.put("running")
-    (node.job / "progress.jsonl").write_bytes(content)
-    result = call("observed", progress_offset=offset)
-    assert (result["progress"], result["progress_offset"]) == (records, next_offset)
-
-
-def test_of_much_progress_only_the_end_is_read(node, call):
-    node.put("running")
-    (node.job / "progress.jsonl").write_text("".join(f'{{"done": {number}}}\n' for number in range(100000)))
-    result = call("observed")
-    assert result["progress"][-1] == {"done": 99999} and 100 < len(result["progress"]) < 2000
-    assert result["progress_offset"] == (node.job / "progress.jsonl").stat().st_size
+    assert result["failed"] and "was signalled to end 5 s ago and is still ending" in result["msg"]
 
 
 def test_a_link_in_the_place_of_a_directory_is_refused(node, call, tmp_path_factory):
@@ -312,7 +163,7 @@ def test_without_a_directory_the_role_is_named(node, call):
     assert call(check_mode=True)["changed"]
 
 
-@pytest.mark.parametrize(("state", "check_mode", "renewed"), [("observed", False, True), ("started", False, True), ("observed", True, False)])
+@pytest.mark.parametrize(("state", "check_mode", "renewed"), [("stopped", False, True), ("started", False, True), ("started", True, False)])
 def test_each_call_renews_the_lease(node, call, state, check_mode, renewed):
     renewed_file = node.directory / "autostop" / "renewed"
     renewed_file.parent.mkdir()
@@ -323,7 +174,7 @@ def test_each_call_renews_the_lease(node, call, state, check_mode, renewed):
 
 
 def test_without_a_lease_none_is_created(node, call):
-    call("observed")
+    call("stopped")
     assert not (node.directory / "autostop").exists()
 
 
@@ -356,7 +207,7 @@ def test_what_the_jobs_user_holds_stops_nothing(node, call):
 
 @pytest.mark.parametrize("name", ["result.json", "progress.jsonl", "config.json"])
 @pytest.mark.parametrize("kind", ["fifo", "link", "huge"])
-def test_a_file_that_is_none_is_not_read(node, call, tmp_path_factory, name, kind):
+def test_a_file_that_is_none_is_not_read(node, call, read, tmp_path_factory, name, kind):
     secret = tmp_path_factory.mktemp("elsewhere") / "secret"
     secret.write_text('{"status": "succeeded", "error": "not-to-be-seen", "config": {"a": "not-to-be-seen"}}\n')
     node.put("failed")
@@ -370,7 +221,7 @@ def test_a_file_that_is_none_is_not_read(node, call, tmp_path_factory, name, kin
             file.truncate(2**40)
     signal.alarm(20)
     try:
-        result = call("observed", config=CONFIG)
+        result = read(config=CONFIG)
         assert "not-to-be-seen" not in json.dumps(result) and result["job_state"] == "failed"
         started = call(overwrite=True)
     finally:
@@ -411,23 +262,23 @@ def test_the_jobs_user_leads_root_nowhere(node, call, monkeypatch, tmp_path_fact
 
 
 @pytest.mark.parametrize(("unit_state", "expected"), [("inactive", "done"), ("failed", "failed"), ("active", "running")])
-def test_done_is_the_success_of_the_last_start(node, call, unit_state, expected):
+def test_done_is_the_success_of_the_last_start(node, call, read, unit_state, expected):
     node.put("done")
     node.unit.update(ActiveState=unit_state, Result="exit-code" if unit_state == "failed" else "success", ExecMainStatus="243")
-    assert call("observed")["job_state"] == expected
+    assert read()["job_state"] == expected
     assert call(check_mode=True)["action"] == {"done": "nothing", "failed": "start", "running": "attach"}[expected]
 
 
 @pytest.mark.parametrize("state", ["started", "armed"])
 @pytest.mark.parametrize("check_mode", [False, True])
-def test_another_run_is_refused_while_one_is_running(node, call, state, check_mode):
+def test_another_run_is_refused_while_one_is_running(node, call, read, state, check_mode):
     node.others = ["mine", "default"]
     node.put("failed")
     before = node.files()
     result = call(state, exclusive=True, check_mode=check_mode)
     assert result["failed"] and result["action"] == "refuse" and "run mine is running" in result["msg"] and "deeptrain_run=mine" in result["msg"]
     assert node.files() == before and node.calls == []
-    assert "run mine is running" in call("observed", config=CONFIG, exclusive=True)["refusal"]
+    assert "run mine is running" in read(config=CONFIG, exclusive=True)["refusal"]
     assert call(state, check_mode=check_mode)["action"] == "start"
     # Itself is none of the others, and what needs no start disturbs nobody.
     node.others = ["default"]
@@ -502,16 +353,6 @@ def test_a_restart_while_the_unit_is_stopped_does_not_enable_it(node, call, monk
     assert call("stopped")["changed"] and node.unit["UnitFileState"] == "disabled"
 
 
-@pytest.mark.parametrize("state", ["failed", "none"])
-def test_a_job_that_ends_with_its_node_has_not_failed(node, call, state):
-    node.put(state)
-    node.system = "stopping"
-    assert call("observed")["job_state"] == "running"
-    node.system = "degraded"
-    look = call("observed")
-    assert look["job_state"] == state and look["unit_state"] == "inactive" and look["boot"] == call("observed")["boot"] != ""
-
-
 def test_a_unit_that_waits_for_its_restart_gets_the_credentials_that_it_lacks(node, call):
     node.put("running")
     node.unit["ActiveState"] = "activating"
@@ -521,13 +362,6 @@ def test_a_unit_that_waits_for_its_restart_gets_the_credentials_that_it_lacks(no
     assert not call("armed", credentials={"s3": {"key": "another"}})["changed"] and json.loads(path.read_text()) == {"key": SECRET}
 
 
-def test_a_lack_of_memory_is_named(node, call):
-    node.put("failed")
-    (node.job / "result.json").write_text('{"status": "failed", "error": "stopped; start it again"}')
-    node.unit.update(ActiveState="failed", Result="oom-kill")
-    assert "the node ran out of memory" in call("observed")["reason"]
-
-
 def test_arguments_are_checked(run_module, call):
-    assert "deeptrain_run is '../x'" in run_module(job, kind="train", run="../x", state="observed")["msg"]
+    assert "deeptrain_run is '../x'" in run_module(job, kind="train", run="../x", state="stopped")["msg"]
     assert "config" in run_module(job, kind="train", run="x")["msg"]

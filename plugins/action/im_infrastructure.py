@@ -18,7 +18,7 @@ LOOK_SECONDS = 1
 
 
 class ActionModule(ActionBase):
-    """Run the module, which tells its progress in a file."""
+    """Run the module, which writes its progress to a file."""
 
     _supports_check_mode = True
     _supports_async = True

@@ -16,7 +16,7 @@ def _error(found, host, cluster_id, is_name_dir, min_free_gib):
         return (
             f"{path} on {host} is of the cluster '{owner}', and this one is '{cluster_id}': "
             f"if it is the same cluster, set hadoop_cluster_id to '{owner}'; "
-            f"otherwise name another directory in {variable}, or empty this one if nobody needs what is in it"
+            f"otherwise name another directory in {variable}, or empty this one if its content is no longer needed"
         )
     if owner:
         return None
@@ -24,7 +24,7 @@ def _error(found, host, cluster_id, is_name_dir, min_free_gib):
     if is_name_dir and entry:
         return (
             f"{path} on {host} holds '{entry}' and is no NameNode's directory: "
-            f"name another one in {variable}, such as a directory below it, or empty this one if nobody needs what is in it"
+            f"name another one in {variable}, such as a directory below it, or empty this one if its content is no longer needed"
         )
     if free < min_free_gib * GIB:
         return (

@@ -72,7 +72,7 @@ def own(handle, mode, uid=0, gid=0):
 
 
 def make_directory(handle, name, mode, uid=0, gid=0):
-    """Make a directory where none exists, and give it mode and owner."""
+    """Create a directory where none exists, and give it mode and owner."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(name, mode, dir_fd=handle)
     own_directory(handle, name, mode, uid, gid)

@@ -142,7 +142,7 @@ def retry_while_unavailable(im, call, done=lambda: False, pause=0):
 
 
 class VmCreation:
-    """Polls whether the server is still creating an infrastructure's VMs; `complete` tells whether VMs, none of them orphaned, are all of them."""
+    """Polls whether the server is still creating an infrastructure's VMs; `complete` returns whether VMs, none of them orphaned, are all of them."""
 
     def __init__(self, im, infrastructure, complete=bool):
         self.im, self.infrastructure, self.complete = im, infrastructure, complete

@@ -193,7 +193,7 @@ def failure(unit_name, unit, result, log):
         "timeout": "it did not end in time and was killed",
         "exit-code": f"it ended with status {status}{_STATUS.get(str(status), '')}",
     }.get(reason, f"{reason}, status {status}")
-    message = f"{unit_name} ended without a result: {why}. Started again, it goes on from where it was"
+    message = f"{unit_name} ended without a result: {why}. When it is restarted, it resumes from where it was"
     return f"{message}. Its journal ends: {' | '.join(log)}" if log else message
 
 

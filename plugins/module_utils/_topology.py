@@ -313,7 +313,7 @@ def _address(host, variables):
 
 
 def _check_counts(groups, host, variables):
-    """A machine that failed or is off is not in the Infrastructure Manager's own inventory; the others must not go on without it."""
+    """A machine that failed or is off is not in the Infrastructure Manager's own inventory; the others must not continue without it."""
     for name, group in COUNTS.items():
         count, there = _value(host, variables, name), len(_hosts(groups, group))
         if count is not None and str(count) != str(there):

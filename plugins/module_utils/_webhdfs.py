@@ -56,7 +56,7 @@ class WebHdfs:
             raise
 
     def make_directory(self, path, permission="755"):
-        """Make a directory, and with the same permission what is missing above it."""
+        """Create a directory, and with the same permission what is missing above it."""
         if not self._call("PUT", path, "MKDIRS", permission=permission)["boolean"]:
             raise WebHdfsError(f"the NameNode at {self._url} did not make {path}")
 

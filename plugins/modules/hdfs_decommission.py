@@ -181,7 +181,7 @@ def validate(module, hdfs):
     if lost and not remove:
         module.fail_json(
             msg=f"The DataNodes {named(dead)} are dead and not in the inventory, and blocks without another copy are missing, of {some(lost)}: "
-            "start them again and put them back into the inventory, or set hadoop_remove_datanodes to true to give these files up"
+            "restart them and put them back into the inventory, or set hadoop_remove_datanodes to true to give these files up"
         )
     if lost:
         module.warn(f"Blocks of these files are lost with the DataNodes {named(dead)}: {some(lost)}. data.yml copies those of the data again")
@@ -215,7 +215,7 @@ def wait(module, hdfs):
         if time.monotonic() - since > timeout and dead:
             module.fail_json(
                 msg=f"The DataNodes {named(dead)} died before they were decommissioned, and blocks without another copy are missing "
-                "(hdfs fsck / -list-corruptfileblocks): start them again, then run hdfs.yml again. While they are dead, "
+                "(hdfs fsck / -list-corruptfileblocks): restart them, then rerun hdfs.yml. While they are dead, "
                 "hdfs.yml with hadoop_remove_datanodes gives up the files that it warns of"
             )
         if time.monotonic() - since > timeout:

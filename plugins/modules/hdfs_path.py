@@ -12,7 +12,7 @@ short_description: Manage a directory in HDFS
 version_added: 0.1.0
 author: The deeptrain.cluster authors (@deeptrain)
 description:
-  - Makes a directory in HDFS, with owner, group and mode, or removes a path.
+  - Creates a directory in HDFS, with owner, group and mode, or removes a path.
   - Talks WebHDFS to the NameNode, so it needs neither Java nor Hadoop where it runs.
 extends_documentation_fragment:
   - deeptrain.cluster._attributes
@@ -24,7 +24,7 @@ options:
     required: true
   state:
     description:
-      - V(directory) makes the directory and what is missing above it (with mode 0755, of the user O(user)).
+      - V(directory) creates the directory and the missing ones above it (with mode 0755, of the user O(user)).
       - V(absent) removes the path.
     type: str
     choices: [directory, absent]
@@ -132,7 +132,7 @@ def described(path, status):
 
 
 def make_directory(hdfs, before, after):
-    """Bring a directory from one description to another."""
+    """Change a directory from one description to another."""
     path = after["path"]
     if before["state"] == "absent":
         # One call for both would give the directories above this one's mode.

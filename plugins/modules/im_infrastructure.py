@@ -332,7 +332,7 @@ class Infrastructure:
         return name or own
 
     def present(self):
-        """Create the infrastructure, or bring it to the document; return whether anything changed, and the numbers of VMs before and after."""
+        """Create the infrastructure, or change it to the document; return whether anything changed, and the numbers of VMs before and after."""
         orphaned = []
         if self.id and self.text is not None and not self.module.check_mode:
             orphaned = self.wait_for_vms()

@@ -50,7 +50,7 @@ def test_the_storage_directories(run_tasks, tmp_path, existing):
     above = tmp_path / "hadoop"
     file = tmp_path / "configure.yml"
     file.write_text((ROLES / "hadoop" / "tasks" / "configure.yml").read_text().replace("/var/lib/hadoop", str(above)))
-    tasks = found(file, "Make the directory of the default storage directories", "Make the storage directories")
+    tasks = found(file, "Create the directory of the default storage directories", "Create the storage directories")
     variables = {"__hadoop_dirs": [f"{above}/name", f"{above}/data"], "hadoop_user": USER, "hadoop_group": USER}
     if existing:
         above.mkdir(mode=0o700)

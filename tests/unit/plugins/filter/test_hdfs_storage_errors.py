@@ -30,14 +30,14 @@ def test_other_entries_in_a_datanodes_directory():
 def test_another_cluster(path, variable):
     assert errors(found(path, "another", "current", 0)) == [
         f"{path} on ps-0 is of the cluster 'another', and this one is 'ours': if it is the same cluster, set hadoop_cluster_id to 'another'; "
-        f"otherwise name another directory in {variable}, or empty this one if nobody needs what is in it"
+        f"otherwise name another directory in {variable}, or empty this one if its content is no longer needed"
     ]
 
 
 def test_other_entries_in_a_namenodes_directory():
     assert errors(found("/name", first_entry="photos")) == [
         "/name on ps-0 holds 'photos' and is no NameNode's directory: name another one in hadoop_name_dirs, such as a directory below it, "
-        "or empty this one if nobody needs what is in it"
+        "or empty this one if its content is no longer needed"
     ]
 
 

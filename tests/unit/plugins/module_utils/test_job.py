@@ -156,7 +156,7 @@ def test_a_difference_in_words(was, now, text):
 )
 def test_why_a_job_without_a_result_failed(unit, text):
     message = failure("u.service", unit, None, ["one", "two"])
-    assert message == f"u.service ended without a result: {text}. Started again, it goes on from where it was. Its journal ends: one | two"
+    assert message == f"u.service ended without a result: {text}. When it is restarted, it resumes from where it was. Its journal ends: one | two"
     assert failure("u.service", unit, None, []).endswith("from where it was")
 
 

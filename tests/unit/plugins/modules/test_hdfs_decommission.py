@@ -145,7 +145,7 @@ def test_dead_datanodes_whose_blocks_are_not_counted_yet(run, namenode, monkeypa
     remaining = {1: SERVICE, 2: SERVICE}
     assert run(state(remaining, **unknown), state(remaining, dead=(3, 4)))["live"] == [] and len(namenode.states) == 1
     namenode.damaged = ["/data/00"]
-    assert "start them again" in run(state(remaining, **unknown), state(remaining, dead=(3, 4), missing=1))["msg"]
+    assert "restart them" in run(state(remaining, **unknown), state(remaining, dead=(3, 4), missing=1))["msg"]
     monkeypatch.setattr(hdfs_decommission, "SILENT_SECONDS", 0.1)
     result = run(state(remaining, **unknown))
     assert result["failed"] and "whether they hold blocks is unknown" in result["msg"] and said in result["msg"]

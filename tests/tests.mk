@@ -16,7 +16,7 @@ test: prepare-tests ## Run all tests, on real nodes too
 	@tests/parts.sh $(TEST_PARTS)
 
 # Where words are checked. To add: roles plugins playbooks training demo tools extensions.
-WORDS := README.md docs examples changelogs/fragments roles plugins playbooks
+WORDS := README.md docs examples inventories changelogs/fragments roles plugins playbooks
 lint: $(TEST_VENV) $(LINK)
 	@demo/run.sh ruff check
 	@demo/run.sh yamllint --strict .

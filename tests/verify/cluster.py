@@ -138,7 +138,7 @@ class Cluster:
         self.s3_env = dict(line.split("=", 1) for line in (state / "s3.env").read_text().splitlines())
         self.secret = self.s3_env["AWS_SECRET_ACCESS_KEY"]
         # All but the S3 server and the second cluster's node.
-        self.nodes = [host for host in self.hosts if host not in self.groups["s3"] + self.groups["varied"]]
+        self.nodes = [host for host in self.hosts if host not in self.groups["s3"] + self.groups.get("varied", [])]
         self.chief = self.groups["chief"][0]
         self.namenode = self.groups["ps"][0]
         self.s3_host = self.groups["s3"][0]

@@ -3,7 +3,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Runs parts of the tests, each a target of make: three at a time, begun in the order given, since each waits for more than half
+# Runs parts of the tests, each a target of make: two at a time, begun in the order given, since each waits for half
 # of its time. Each line that a part prints begins with the part's name. At the end it says how each part ended, and
 # of one that failed what it printed last.
 set -euo pipefail
@@ -21,7 +21,7 @@ run() {
 }
 export -f run
 
-printf '%s\n' "$@" | xargs --max-procs=3 --replace=PART bash -c 'run PART'
+printf '%s\n' "$@" | xargs --max-procs=2 --replace=PART bash -c 'run PART'
 
 cat "$LOGS/ends"
 for part in $(sed --quiet 's/^== \(.*\) FAILED after .*/\1/p' "$LOGS/ends"); do

@@ -25,11 +25,10 @@ def play(role, *hosts, entry=None, step=None, requires=None):
     return {name: value for name, value in given.items() if value is not None}
 
 
-def blocks(stages, systems=SYSTEMS):
+def blocks(stages, systems=None):
     """Return the blocks, shortened: name, step, systems, and roles with their entry points."""
-    return [
-        (block["name"], block["step"], block["systems"], [f"{call['role']}/{call['entry']}" for call in block["roles"]]) for block in im_steps(stages, systems)
-    ]
+    found = im_steps(stages, systems or SYSTEMS)
+    return [(block["name"], block["step"], block["systems"], [f"{call['role']}/{call['entry']}" for call in block["roles"]]) for block in found]
 
 
 def test_plays_of_one_step_make_a_block():

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 ARM = Path(__file__).parents[2] / "roles" / "autostop" / "tasks" / "arm.yml"
-LEASE = ("Make the directory of the runs", "Make the directory of the lease", "Renew the lease")
+LEASE = ("Create the directory of the runs", "Create the directory of the lease", "Renew the lease")
 USER = 1
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the files are root's")

@@ -34,8 +34,10 @@ find /var/lib/deeptrain/runs -mindepth 1 -maxdepth 1 ! -name ended -exec rm --re
 FORMER = """cd /etc/systemd/system
 printf '[Timer]\\nOnBootSec=9000000\\n[Install]\\nWantedBy=timers.target\\n' >deeptrain-deadline.timer
 printf '[Service]\\nExecStart=/bin/false\\n' >deeptrain-deadline.service
+printf '[Service]\\nExecStart=/bin/sleep 1000000\\n' >deeptrain-deadline-end.service
 systemctl daemon-reload
 systemctl enable --now deeptrain-deadline.timer
+systemctl start deeptrain-deadline-end.service
 """
 RADL = b"""
 description machines ()
@@ -134,7 +136,10 @@ def test_autostop_without_hours_keeps_the_lease(cluster):
     cluster.sh(cluster.chief, FORMER)
     refused = cluster.play("autostop")
     assert refused.status != 0 and "set deeptrain_autostop_hours, to 0 for no autostop" in refused.text()
+    refused = cluster.play("host.yml", "--limit", cluster.chief, verify_role="node", verify_entry="main")
+    assert refused.status != 0 and "run autostop.yml with deeptrain_autostop_hours first" in " ".join(refused.text().split())
     cluster.play("autostop", deeptrain_autostop_hours=1, autostop_interval_seconds=10).succeeded()
+    assert cluster.sh(cluster.chief, "pgrep -f 'sleep 1000000' || true") == ""
     assert cluster.sh(cluster.chief, "systemctl is-active deeptrain-deadline.timer || ls /etc/systemd/system | grep deadline || true").strip() == "inactive"
     # Renewed by each controller that waits, armed by the role alone: the maximum counts from then.
     renewed = "cd /var/lib/deeptrain/autostop; stat --format=%Y armed renewed"

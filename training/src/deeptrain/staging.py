@@ -181,7 +181,8 @@ class Staging:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Waits for other stagings into the target. The kernel ends the lock with the process that holds it."""
-        name = b"\0deeptrain/staging/" + hashlib.sha256(self.target.url.encode()).hexdigest().encode()
+        # The name of version 0.1.0, whose staging may still run here.
+        name = b"\0deeptrain/stage/" + hashlib.sha256(self.target.url.encode()).hexdigest().encode()
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lock:
             while True:
                 self.job.check_stop()

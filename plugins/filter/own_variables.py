@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from ansible_collections.deeptrain.cluster.plugins.filter.variable_errors import options, variable_errors
+from ansible_collections.deeptrain.cluster.plugins.filter.variable_errors import computed, options, problem
 
 
 def own_variables(names):
     """Return the names that are, were or resemble variables of the collection's roles."""
-    known = options()
-    return [name for name in names if name in known or variable_errors({name: None})]
+    known, computed_names = options(), computed()
+    return [name for name in names if name in known or problem(name, None, known, computed_names)]
 
 
 class FilterModule:

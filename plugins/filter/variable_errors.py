@@ -91,7 +91,7 @@ def options(roles=ROLES):
     return found
 
 
-def _computed(roles):
+def computed(roles=ROLES):
     """Return the names that the roles derive from the settings."""
     return {name for file in (roles / SETTINGS / "vars" / "main").glob("*.yml") for name in _load(file)}
 
@@ -170,25 +170,24 @@ def _defined(variables, names):
     return found
 
 
+def problem(name, value, known, derived):
+    """Return what is wrong with a variable, by what options() and computed() return, or None."""
+    if name in derived:
+        return f"{name} is derived from other settings: leave it out, and set those that ansible-doc -t role deeptrain.cluster.{SETTINGS} lists"
+    if name not in known:
+        return _name_error(name, known)
+    return None if value is None else _error(name, value, known[name])
+
+
 def variable_errors(variables, names=None, roles=ROLES):
     """Return what is wrong with the names and types of variables, a message each; with names, of these among a host's variables."""
     roles = pathlib.Path(roles)
-    known, computed = options(roles), _computed(roles)
-    errors = []
+    known, computed_names = options(roles), computed(roles)
     if names is not None:
         given = _defined(variables, names)
         # The roles themselves have these, too.
-        variables = {**dict.fromkeys(name for name in names if name not in computed), **given}
-    for name, value in sorted(variables.items()):
-        if name in computed:
-            error = f"{name} is derived from other settings: leave it out, and set those that ansible-doc -t role deeptrain.cluster.{SETTINGS} lists"
-        elif name in known:
-            error = None if value is None else _error(name, value, known[name])
-        else:
-            error = _name_error(name, known)
-        if error:
-            errors.append(error)
-    return errors
+        variables = {**dict.fromkeys(name for name in names if name not in computed_names), **given}
+    return [error for name, value in sorted(variables.items()) if (error := problem(name, value, known, computed_names))]
 
 
 class FilterModule:

@@ -11,6 +11,7 @@ module: hdfs_info
 short_description: Query the state of HDFS
 version_added: 0.2.0
 author: The deeptrain.cluster authors (@deeptrain)
+extends_documentation_fragment: deeptrain.cluster._attributes.read_only
 description:
   - Returns what the NameNode reports of HDFS and its DataNodes, and why HDFS is not ready. It does not fail when HDFS is not ready.
   - Reads the NameNode's state over HTTP, so it needs neither Java nor Hadoop where it runs.
@@ -38,11 +39,7 @@ options:
     default: 0
 attributes:
   check_mode:
-    description: Changes nothing in any case. It does not wait in check mode.
-    support: full
-  diff_mode:
-    description: Changes nothing in any case.
-    support: none
+    details: It does not wait in check mode.
 seealso:
   - module: deeptrain.cluster.hdfs_decommission
 """

@@ -11,6 +11,7 @@ module: hdfs_node_info
 short_description: Query the storage directories and files of HDFS's daemons
 version_added: 0.2.0
 author: The deeptrain.cluster authors (@deeptrain)
+extends_documentation_fragment: deeptrain.cluster._attributes.read_only
 description:
   - Returns what storage directories of a NameNode and a DataNode hold, and whether files exist.
   - A link, a FIFO or a huge file that the daemons' user may have left in a storage directory is not read. A storage directory whose path
@@ -26,13 +27,6 @@ options:
     type: list
     elements: path
     default: []
-attributes:
-  check_mode:
-    description: Changes nothing in any case.
-    support: full
-  diff_mode:
-    description: Changes nothing in any case.
-    support: none
 seealso:
   - module: deeptrain.cluster.hdfs_info
   - module: deeptrain.cluster.service_directory

@@ -15,14 +15,12 @@ description:
   - With O(config) it also returns whether M(deeptrain.cluster.job) would start the job, attach to it or refuse it, with the same O(config),
     O(overwrite), O(recheck) and O(exclusive).
 author: The deeptrain.cluster authors (@deeptrain)
-extends_documentation_fragment: deeptrain.cluster._job
+extends_documentation_fragment:
+  - deeptrain.cluster._attributes.read_only
+  - deeptrain.cluster._job
 attributes:
   check_mode:
-    description: Changes nothing, so that it runs in check mode as otherwise. O(renew_lease) has no effect then.
-    support: full
-  diff_mode:
-    description: Changes nothing, so that there is no difference to show.
-    support: N/A
+    details: O(renew_lease) has no effect in check mode.
 options:
   progress_offset:
     description: Byte of the progress file at which to begin to read, RV(progress_offset) of an earlier call.
